@@ -1,0 +1,87 @@
+"""fairseq checkpoints on today's torch: what is harmless loads, everything else is refused and said in plain words.
+
+Since torch 2.6 ``torch.load`` builds only classes that are known to be harmless, and so refuses fairseq's own checkpoints
+(``argparse.Namespace``). The classes that those hold are containers of data; they are allowed here, and nothing else: a
+checkpoint that names anything else stays refused, because building an arbitrary object runs code.
+"""
+
+import argparse
+import collections
+import re
+import sys
+import typing
+
+import numpy
+import omegaconf
+import torch
+from fairseq.logging import meters
+from omegaconf.base import ContainerMetadata, Metadata
+from omegaconf.nodes import AnyNode
+
+HARMLESS = (
+    argparse.Namespace,  # the arguments of every legacy model and task
+    # checkpoints from before 0.9 keep their meters
+    meters.AverageMeter,
+    meters.StopwatchMeter,
+    meters.TimeMeter,
+    # checkpoints of 0.12 may keep their configuration as it was
+    omegaconf.DictConfig,
+    omegaconf.ListConfig,
+    AnyNode,
+    ContainerMetadata,
+    Metadata,
+    typing.Any,
+    collections.defaultdict,
+    dict,
+    list,
+    int,
+    # a best score that was a numpy number
+    numpy.dtype,
+    numpy.dtypes.Float32DType,
+    numpy.dtypes.Float64DType,
+    (numpy._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (numpy._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+)
+
+
+def load_stock_checkpoints():
+    """Let ``torch.load`` take fairseq's checkpoints, and add a hint below the traceback of one that cannot be loaded."""
+    torch.serialization.add_safe_globals(list(HARMLESS))
+    if not hasattr(sys.excepthook, "hints"):  # once, also if this package is imported again
+        sys.excepthook = _with_hint(sys.excepthook)
+
+
+def load_hint(error):
+    """What an error of ``torch.load`` means and what to do, or None if ``error`` is something else."""
+    text = str(error)
+    refused = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", text)
+    if refused:
+        return (
+            f"refused: it holds {refused[1]}, which is not plain data, and building it can run any code. Nothing was run. "
+            "Get the checkpoint from a source you trust, saved with plain containers; if you wrote that class yourself, "
+            f"allow it in your own code with torch.serialization.add_safe_globals([{refused[1]}])."
+        )
+    if "PytorchStreamReader" in text or isinstance(error, EOFError):
+        return "truncated or damaged: it ends before its data does. Copy or download it again and compare the sizes."
+    return None
+
+
+def _checkpoint_in(traceback):
+    """The path that fairseq was loading when the error came up, or None if it was not loading one."""
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_name == "load_checkpoint_to_cpu":
+            return traceback.tb_frame.f_locals.get("path")
+        traceback = traceback.tb_next
+    return None
+
+
+def _with_hint(previous):
+    def excepthook(kind, error, traceback):
+        previous(kind, error, traceback)
+        path = _checkpoint_in(traceback)
+        hint = load_hint(error) if path is not None else None
+        if hint is not None:
+            print(f"el_fairseq: checkpoint {path}: {hint}", file=sys.stderr)
+
+    excepthook.hints = True
+    return excepthook

@@ -1,0 +1,52 @@
+"""Turn EL-attention on and off, for a model or for whatever holds models."""
+
+import logging
+
+from fairseq.hub_utils import GeneratorHubInterface
+from fairseq.sequence_generator import EnsembleModel
+from torch import nn
+
+from el_fairseq.generation.plan import MODES, PLANS
+from el_fairseq.modules.convert import use_el_attention, use_stock_attention
+
+logger = logging.getLogger(__name__)
+
+
+def enable_el_attention(model, mode="auto"):
+    """Decode with EL-attention from now on. Weights, ``state_dict`` and training are untouched, results the same.
+
+    Args:
+        model: a fairseq model, a list of them (an ensemble), or a hub interface (``BARTHubInterface``,
+            ``GeneratorHubInterface``). Converted in place; a model that cannot take part decodes as stock, and one
+            log line says why.
+        mode: ``"on"``, EL-attention wherever its identities hold; ``"auto"``, EL-attention or keys and values shared by
+            the beams, whichever is faster on the device; ``"off"``, as ``disable_el_attention``.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        ValueError: an unknown ``mode``.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r}: choose one of {', '.join(MODES)}")
+    for single in models_of(model):
+        if mode == "off":
+            use_stock_attention(single)
+            continue
+        reasons = use_el_attention(single, PLANS[mode])
+        if reasons:
+            logger.info("%s decodes with stock attention: %s", type(single).__name__, "; ".join(reasons))
+    return model
+
+
+def disable_el_attention(model):
+    """Decode as stock again: the inverse of ``enable_el_attention``, also for models built as ``el_*``."""
+    return enable_el_attention(model, mode="off")
+
+
+def models_of(holder):
+    """The fairseq models in a model, a list of models, or a hub interface."""
+    if isinstance(holder, (GeneratorHubInterface, EnsembleModel)):
+        return list(holder.models)
+    return list(holder) if isinstance(holder, (list, tuple, nn.ModuleList)) else [holder]

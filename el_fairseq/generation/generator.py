@@ -1,0 +1,220 @@
+"""Beam search, and every other search of fairseq, over decoder state that is shared by the beams."""
+
+import logging
+import math
+import weakref
+
+import torch
+from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
+
+from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
+from el_fairseq.generation.memory import StateMeter
+from el_fairseq.ops import block_repeated_ngrams_
+
+logger = logging.getLogger(__name__)
+
+
+class ELSequenceGenerator(SequenceGenerator):
+    """``SequenceGenerator`` whose loop copies nothing that need not be copied; options and results are stock's.
+
+    The encoder output is ordered anew only when a sentence leaves the batch, hypotheses are assembled once a batch, on
+    the CPU, and ``no_repeat_ngram_size`` blocks with or without fairseq's CUDA extension. Models decode as they are:
+    ``enable_el_attention`` decides how. ``self.meter`` knows the peak of the decoder state and logs it at the end.
+    """
+
+    def __init__(self, models, tgt_dict, **kwargs):
+        super().__init__(models, tgt_dict, **kwargs)
+        self._start_meter()
+
+    @classmethod
+    def adopt(cls, generator):
+        """The twin of a stock generator: the same models, search and options."""
+        twin = cls.__new__(cls)
+        twin.__dict__.update(generator.__dict__)
+        twin._start_meter()
+        return twin
+
+    def _start_meter(self):
+        self.meter = StateMeter(self.model.models, self.beam_size)
+        weakref.finalize(self, self.meter.report)  # when the generator goes, or else when Python exits
+
+    def _generate(self, sample, prefix_tokens=None, constraints=None, bos_token=None):
+        """Generate for one batch; arguments and result as ``SequenceGenerator.generate``, with tensors on the CPU."""
+        source, src_lengths = _source_and_lengths(sample["net_input"], self.eos, self.pad)
+        bsz, src_len = source.shape[:2]
+        max_len = self._max_len(src_len, src_lengths)
+        if constraints is not None and not self.search.supports_constraints:
+            raise ValueError(f"--constraints: {type(self.search).__name__} does not support them")
+        self.search.init_constraints(constraints, self.beam_size)
+
+        encoder_outs = self.model.forward_encoder(sample["net_input"])
+        self.meter.start_batch(encoder_outs)
+        rows = torch.arange(bsz, device=source.device).repeat_interleave(self.beam_size)
+        encoder_outs = self.model.reorder_encoder_out(encoder_outs, rows)
+        states = [{} for _ in range(self.model.models_size)]
+
+        live = _LiveBeams(self, sample, rows, max_len, bos_token, prefix_tokens, src_lengths)
+        trace, finished = AttentionTrace(), None
+        for step in range(max_len + 1):  # one more for end-of-sentence
+            lprobs, attention = self.model.forward_decoder(
+                live.tokens[:, : step + 1], encoder_outs, states, self.temperature
+            )
+            self.meter.observe(encoder_outs, states, rows=lprobs.size(0), steps=step + 1)
+            if attention is not None:
+                trace.weights.append(attention)
+            finished = finished or FinishedHypotheses(bsz, self.beam_size, max_len, like=lprobs)
+            lprobs = self._constrain(step, max_len, lprobs, live)
+            candidates = self._search(step, lprobs, live)
+            ended = self._finish(step, max_len, candidates, live, finished)
+            if step == max_len or bool(ended.all()):
+                break
+            order, sentence_left = live.advance(step, candidates, ended)
+            trace.parents.append(order)
+            self.model.reorder_incremental_state(states, order)
+            if sentence_left:
+                encoder_outs = self.model.reorder_encoder_out(encoder_outs, order)
+        if bool((finished.count == 0).any()):
+            logger.warning("no hypothesis could end within --max-len-a/b (%d tokens) for some sentences", max_len)
+        return finished.to_lists(trace.follow(finished))
+
+    def _max_len(self, src_len, src_lengths):
+        if self.match_source_len:
+            max_len = int(src_lengths.max())
+        else:
+            max_len = min(int(self.max_len_a * src_len + self.max_len_b), self.max_len - 1)
+        if self.min_len > max_len:
+            raise ValueError(f"--min-len {self.min_len} is more than the {max_len} tokens that --max-len-a/b allow")
+        return max_len
+
+    def _constrain(self, step, max_len, lprobs, live):
+        """Log-probabilities ``[rows, V]`` after language-model fusion and all rules on the next token."""
+        if self.lm_model is not None:
+            lm_out = self.lm_model(live.tokens[:, : step + 1])
+            lm_lprobs = self.lm_model.get_normalized_probs(lm_out, log_probs=True, sample=None)
+            lprobs = lprobs + lm_lprobs[:, -1, :] * self.lm_weight
+        lprobs.masked_fill_(lprobs.isnan(), -math.inf)
+        lprobs[:, self.pad] = -math.inf
+        lprobs[:, self.unk] -= self.unk_penalty
+        if step >= max_len:
+            lprobs[:, : self.eos] = -math.inf
+            lprobs[:, self.eos + 1 :] = -math.inf
+        live.scores = live.scores.type_as(lprobs)
+        prefix = live.prefix_tokens
+        if prefix is not None and step < prefix.size(1) and step < max_len:
+            lprobs, live.tokens, live.scores = self._prefix_tokens(
+                step, lprobs, live.scores, live.tokens, prefix, self.beam_size
+            )
+        else:
+            if step < self.min_len:
+                lprobs[:, self.eos] = -math.inf
+            if self.token_indices_to_suppress is not None:
+                lprobs[:, self.token_indices_to_suppress] = -math.inf
+        if self.repeat_ngram_blocker is not None and step < max_len:  # at max_len only end-of-sentence is left
+            size = self.repeat_ngram_blocker.no_repeat_ngram_size
+            block_repeated_ngrams_(lprobs, live.tokens[:, : step + 1], size)
+        return lprobs
+
+    def _search(self, step, lprobs, live):
+        """The search's best candidates, ``(scores, tokens, beams)``, each ``[b, 2·M]`` or fewer."""
+        if self.should_set_src_lengths:
+            self.search.set_src_lengths(live.src_lengths)
+        return self.search.step(
+            step,
+            lprobs.view(live.bsz, -1, self.vocab_size),
+            live.scores.view(live.bsz, self.beam_size, -1)[:, :, :step],
+            live.tokens[:, : step + 1],
+            live.sample_ids,
+        )
+
+    def _finish(self, step, max_len, candidates, live, finished):
+        """Store the candidates that end and return which sentences, ``[b]``, leave the batch."""
+        scores, tokens, beams = candidates
+        live.ends = tokens.eq(self.eos) & scores.ne(-math.inf)
+        live.ends[:, : self.beam_size] &= ~live.ignored
+        ended = live.ends[:, : self.beam_size]  # only a candidate among the first M may end
+        top = scores[:, : self.beam_size]
+        normalized = top / (step + 1) ** self.len_penalty if self.normalize_scores else top
+        if self.match_source_len:
+            normalized = normalized.masked_fill((step > live.src_lengths).unsqueeze(1), -math.inf)
+        row_of = live.row_of(beams[:, : self.beam_size])
+        finished.add(step, self.eos, ended, live.ids, row_of, live.tokens, live.scores, (top, normalized))
+        return ended.any(dim=1) & ((finished.count[live.ids] == self.beam_size) | (step == max_len))
+
+
+class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenceGenerator):
+    """``ELSequenceGenerator`` for ``--print-alignment``."""
+
+    def _prepare_batch_for_alignment(self, sample, hypothesis):
+        """As stock; hypotheses lie on the CPU, so what the model aligns goes to its device first."""
+        src_tokens, src_lengths, *targets = super()._prepare_batch_for_alignment(sample, hypothesis)
+        return (src_tokens, src_lengths, *(target.to(src_tokens.device) for target in targets))
+
+
+class _LiveBeams:
+    """The beams of the sentences still in the batch: ``b`` sentences, ``rows = b·M``, the rows of one side by side."""
+
+    def __init__(self, generator, sample, rows, max_len, bos_token, prefix_tokens, src_lengths):
+        self.search, self.beam_size = generator.search, generator.beam_size
+        device = rows.device
+        self.bsz = rows.numel() // self.beam_size
+        self.ids = torch.arange(self.bsz, device=device)  # where in the batch each sentence stood
+        self.sample_ids = sample["id"] if torch.is_tensor(sample.get("id")) else self.ids
+        self.tokens = torch.full((rows.numel(), max_len + 2), generator.pad, dtype=torch.long, device=device)
+        self.tokens[:, 0] = generator.eos if bos_token is None else bos_token
+        self.scores = torch.zeros(rows.numel(), max_len + 1, device=device)  # cumulative
+        self.prefix_tokens, self.src_lengths = prefix_tokens, src_lengths
+        self.ignored = torch.zeros(self.bsz, self.beam_size, dtype=torch.bool, device=device)
+        self.ends = None  # [b, candidates], set at each step
+
+    def row_of(self, beams):
+        """Row numbers of ``beams [b, n]``."""
+        return beams + torch.arange(self.bsz, device=beams.device).unsqueeze(1) * self.beam_size
+
+    def advance(self, step, candidates, ended):
+        """Drop the sentences in ``ended [b]`` and continue the others with their best M candidates that go on.
+
+        Returns the row that each row continues, ``[b'·M]`` in the numbering before, and whether a sentence left.
+        """
+        scores, tokens, beams = candidates
+        rows, ends = self.row_of(beams), self.ends
+        sentence_left = bool(ended.any())
+        if sentence_left:
+            kept = (~ended).nonzero().squeeze(1)
+            self._keep(kept)
+            rows, ends, scores, tokens = rows[kept], ends[kept], scores[kept], tokens[kept]
+        ends[:, : self.beam_size] |= self.ignored
+        # Candidates that go on come first, each group in the order of the search.
+        rank = torch.arange(ends.size(1), device=ends.device) + ends.long() * 2 * self.beam_size
+        rank, chosen = torch.topk(rank, k=self.beam_size, dim=1, largest=False)
+        self.ignored = rank >= 2 * self.beam_size
+        order = rows.gather(1, chosen).view(-1)
+        self.tokens, self.scores = self.tokens.index_select(0, order), self.scores.index_select(0, order)
+        self.tokens[:, step + 1] = tokens.gather(1, chosen).view(-1)
+        self.scores[:, step] = scores.gather(1, chosen).view(-1)
+        self.search.update_constraints(chosen)
+        return order, sentence_left
+
+    def _keep(self, kept):
+        self.search.prune_sentences(kept)
+        self.bsz = kept.numel()
+        self.ids, self.sample_ids = self.ids[kept], self.sample_ids[kept]
+        self.src_lengths, self.ignored = self.src_lengths[kept], self.ignored[kept]
+        if self.prefix_tokens is not None:
+            self.prefix_tokens = self.prefix_tokens[kept]
+
+
+def _source_and_lengths(net_input, eos, pad):
+    """The source, ``[B, S, ...]``, and the lengths that length rules refer to, ``[B]``; text, audio or features."""
+    if "src_tokens" in net_input:
+        source = net_input["src_tokens"]
+        lengths = net_input.get("src_lengths")
+        if lengths is None:
+            lengths = (source.ne(eos) & source.ne(pad)).long().sum(dim=1)
+        return source, lengths
+    for key in ("source", "features"):
+        if key in net_input:
+            source, padding = net_input[key], net_input["padding_mask"]
+            if padding is None:
+                return source, torch.full((source.size(0),), source.size(-1), device=source.device)
+            return source, padding.size(-1) - padding.sum(-1)
+    raise ValueError(f"net_input has none of src_tokens, source, features: {sorted(net_input)}")

@@ -1,0 +1,90 @@
+"""The hypotheses that have ended: kept on the device, brought to the CPU once a batch."""
+
+import torch
+
+
+class FinishedHypotheses:
+    """Room for M ended hypotheses of each of B sentences.
+
+    Args:
+        sentences: B. beams: M. max_len: longest hypothesis without end-of-sentence. like: a float tensor on the device.
+    """
+
+    def __init__(self, sentences, beams, max_len, like):
+        self.sentences, self.beams, self.max_len = sentences, beams, max_len
+        shape = (sentences, beams)
+        self.tokens = torch.zeros(*shape, max_len + 1, dtype=torch.long, device=like.device)
+        self.positional = like.new_zeros(*shape, max_len + 1)
+        self.scores = like.new_full(shape, float("-inf"))
+        self.steps = torch.full(shape, -1, dtype=torch.long, device=like.device)  # the step each one ended at
+        self.rows = torch.zeros(shape, dtype=torch.long, device=like.device)  # and in which row
+        self.count = torch.zeros(sentences, dtype=torch.long, device=like.device)
+
+    def add(self, step, eos, ended, ids, row_of, tokens, cumulative, scores):
+        """Store the candidates that end now, best first, while their sentence has room.
+
+        Args:
+            step: the step that chose end-of-sentence; ``eos`` is that token.
+            ended: ``[b, M]`` candidates that end. ids: ``[b]`` places of the live sentences in the batch.
+            row_of: ``[b, M]`` the row each candidate continues. tokens: ``[b·M, >step]``, begin-of-sentence first.
+            cumulative: ``[b·M, >step]`` log-probabilities, summed up. scores: ``(candidates, sentence-level) [b, M]``.
+        """
+        candidate_scores, sentence_scores = scores
+        slot = self.count[ids].unsqueeze(1) + ended.cumsum(dim=1) - 1
+        sentence, candidate = (ended & (slot < self.beams)).nonzero(as_tuple=True)
+        place = (ids[sentence], slot[sentence, candidate])
+        rows = row_of[sentence, candidate]
+        positional = cumulative[rows, : step + 1]
+        positional[:, step] = candidate_scores[sentence, candidate]
+        positional[:, 1:] = positional[:, 1:] - positional[:, :-1]
+        self.positional[(*place, slice(0, step + 1))] = positional
+        self.tokens[(*place, slice(0, step))] = tokens[rows, 1 : step + 1]
+        self.tokens[(*place, step)] = eos
+        self.scores[place] = sentence_scores[sentence, candidate]
+        self.steps[place], self.rows[place] = step, rows
+        self.count.index_add_(0, ids[sentence], torch.ones_like(sentence))
+
+    def to_lists(self, attention):
+        """For each sentence its hypotheses, best first, as fairseq's dictionaries of CPU tensors.
+
+        attention: ``[B, M, S, T]`` or None.
+        """
+        order = torch.sort(self.scores, dim=1, descending=True, stable=True).indices.cpu()
+        count, steps = self.count.tolist(), self.steps.tolist()
+        tokens, scores, positional = self.tokens.cpu(), self.scores.cpu(), self.positional.cpu()
+        attention = None if attention is None else attention.cpu()
+
+        def hypothesis(b, m):
+            length = steps[b][m] + 1
+            return {
+                "tokens": tokens[b, m, :length],
+                "score": scores[b, m],
+                "attention": torch.empty(0) if attention is None else attention[b, m, :, :length],
+                "alignment": torch.empty(0),
+                "positional_scores": positional[b, m, :length],
+            }
+
+        ranked = [[m for m in order[b].tolist() if m < count[b]] for b in range(self.sentences)]
+        return [[hypothesis(b, m) for m in ranked[b]] for b in range(self.sentences)]
+
+
+class AttentionTrace:
+    """The attention of each step, followed back along the beams at the end instead of re-ordered at every step."""
+
+    def __init__(self):
+        self.weights = []  # a step: [rows, S], or nothing if the model returns none
+        self.parents = []  # a step but the first: [rows], the row of the step before that each row continues
+
+    def follow(self, finished):
+        """``[B, M, S, T]`` for the hypotheses in ``finished``, T the longest; None if there was no attention."""
+        if not self.weights:
+            return None
+        ends, rows = finished.steps.view(-1), finished.rows.view(-1).clone()
+        shape = (len(self.weights), ends.numel(), self.weights[0].size(1))  # [T, B·M, S]
+        traced = torch.zeros(shape, dtype=torch.float32, device=ends.device)  # float32 as in fairseq, for any model
+        for step in reversed(range(len(self.weights))):
+            alive = (ends >= step).nonzero().squeeze(1)
+            traced[step, alive] = self.weights[step][rows[alive]].to(traced)
+            if step > 0:
+                rows[alive] = self.parents[step - 1][rows[alive]]
+        return traced.view(len(self.weights), finished.sentences, finished.beams, -1).permute(1, 2, 3, 0)

@@ -1,0 +1,109 @@
+"""What the decoder keeps while it generates, measured from the tensors, beside what stock would keep."""
+
+import logging
+
+import torch
+
+from el_fairseq.modules.convert import why_foreign
+
+logger = logging.getLogger(__name__)
+MIB = 2**20
+
+
+def state_bytes(*holders):
+    """Bytes of memory behind all tensors in ``holders`` (nested dicts, lists, objects with ``tensors()``), each once."""
+    storages = {}
+    for tensor in _tensors(holders):
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def _tensors(holder):
+    if torch.is_tensor(holder):
+        yield holder
+    elif hasattr(holder, "tensors"):
+        yield from _tensors(holder.tensors())
+    elif isinstance(holder, (dict, list, tuple)):
+        for item in holder.values() if isinstance(holder, dict) else holder:
+            yield from _tensors(item)
+
+
+class StateMeter:
+    """Follows the decoder state of an ensemble, batch by batch, and remembers the batch that needed the most.
+
+    ``peak`` is ``(measured, stock)`` in bytes for that batch, each at its own largest: measured from the tensors that are
+    there after a decoder step, stock's from ``StockDecoder``.
+    """
+
+    def __init__(self, models, beams):
+        self.models, self.beams = models, beams
+        self.stock = []
+        self._batch = self._peak = (0, 0)
+
+    @property
+    def peak(self):
+        return max(self._peak, self._batch)
+
+    def start_batch(self, encoder_outs):
+        """Begin a batch with ``encoder_outs``, one a model, not yet expanded; None or empty without encoders."""
+        self._peak, self._batch = self.peak, (0, 0)
+        outs = encoder_outs or [None] * len(self.models)
+        self.stock = [StockDecoder.of(model, out, self.beams) for model, out in zip(self.models, outs)]
+
+    def observe(self, encoder_outs, states, rows, steps):
+        """After a decoder step that had ``rows`` rows, each now ``steps`` tokens long."""
+        measured = state_bytes(encoder_outs, states)
+        stock = 0
+        for i, decoder in enumerate(self.stock):
+            kept = decoder.bytes(rows, steps) if decoder else state_bytes((encoder_outs or [None] * (i + 1))[i], states[i])
+            stock += kept
+        self._batch = (max(self._batch[0], measured), max(self._batch[1], stock))
+
+    def report(self):
+        """Log the one line that says what was saved; nothing if nothing was generated."""
+        measured, stock = self.peak
+        if measured > 0:
+            logger.info(
+                "decoder state: peak %.2f MiB; stock would keep %.2f MiB for the same batch, %.1fx",
+                measured / MIB,
+                stock / MIB,
+                stock / measured,
+            )
+
+
+class StockDecoder:
+    """How much a stock Transformer decoder keeps for a batch, from shapes alone.
+
+    Args: model: of the ``transformer`` family. encoder_out: the encoder's output for ``[B, S]`` before anything was
+    expanded, or None for a language model. beams: M.
+    """
+
+    def __init__(self, model, encoder_out, beams):
+        self.beams = beams
+        self.shares_beams = hasattr(model, "set_beam_size") and beams > 1  # BART since fairseq 0.12
+        layers = model.decoder.layers
+        self.item = layers[0].self_attn.k_proj.weight.element_size()
+        self.self_width = sum(layer.self_attn.embed_dim for layer in layers)
+        cross = [layer.encoder_attn for layer in layers if layer.encoder_attn is not None]
+        self.cross_width, self.cross_layers = sum(attention.embed_dim for attention in cross), len(cross)
+        hidden = torch.empty(0, 0, 0) if encoder_out is None else encoder_out["encoder_out"][0]
+        self.src_len, self.sentences, self.encoder_width = hidden.shape
+
+    @classmethod
+    def of(cls, model, encoder_out, beams):
+        """For a model whose decoder is stock's own, else None: what others keep is only known by measuring."""
+        known = why_foreign(getattr(model, "decoder", None)) is None
+        text = encoder_out is None or "encoder_embedding" in encoder_out
+        return cls(model, encoder_out, beams) if known and text else None
+
+    def bytes(self, rows, steps):
+        """With ``rows = b·M`` rows alive, each ``steps`` tokens long."""
+        s = self.src_len
+        holders = self.sentences if self.shares_beams else rows  # BART keeps the output of sentences that have left
+        # encoder_out and encoder_embedding [S, ., D], padding mask [., S] (bool), source length (int32)
+        encoder = holders * (2 * s * self.encoder_width * self.item + s + 4) if s else 0
+        projected = rows // self.beams if self.shares_beams else rows
+        # a layer: key and value [., H, S, d], padding mask [., S] (float32)
+        cross = projected * (2 * s * self.cross_width * self.item + 4 * s * self.cross_layers)
+        return encoder + cross + 2 * rows * steps * self.self_width * self.item

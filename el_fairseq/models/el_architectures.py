@@ -1,0 +1,55 @@
+"""``el_`` twins of every stock architecture of the models ``transformer`` and ``bart``.
+
+They are built and trained by stock code, have the same ``state_dict`` keys, and decode with EL-attention under every
+task: stock checkpoints load into them and theirs into stock.
+"""
+
+from fairseq.models import (
+    ARCH_CONFIG_REGISTRY,
+    ARCH_MODEL_INV_REGISTRY,
+    ARCH_MODEL_REGISTRY,
+    register_model,
+    register_model_architecture,
+)
+from fairseq.models.bart import BARTModel
+from fairseq.models.transformer import TransformerModel
+
+from el_fairseq.modules.convert import use_el_attention
+
+
+class DecodesWithEL:
+    """Mixin for a model class: what ``build_model`` returns decodes with EL-attention."""
+
+    @classmethod
+    def build_model(cls, args, task):
+        """Build as stock.
+
+        Raises:
+            ValueError: an option keeps the model, or part of it, from EL-attention.
+        """
+        model = super().build_model(args, task)
+        reasons = use_el_attention(model)
+        if reasons:
+            raise ValueError(f"--arch {args.arch}: EL-attention does not cover {'; '.join(reasons)}")
+        return model
+
+
+@register_model("el_transformer")
+class ELTransformerModel(DecodesWithEL, TransformerModel):
+    """``transformer`` that decodes with EL-attention."""
+
+
+@register_model("el_bart")
+class ELBARTModel(DecodesWithEL, BARTModel):
+    """``bart`` that decodes with EL-attention."""
+
+
+def _register_twins(model_name):
+    for arch in list(ARCH_MODEL_INV_REGISTRY[model_name]):
+        if f"el_{arch}" in ARCH_MODEL_REGISTRY:  # this package can be imported again: a worker, a second path
+            continue
+        register_model_architecture(f"el_{model_name}", f"el_{arch}")(ARCH_CONFIG_REGISTRY[arch])
+
+
+_register_twins("transformer")
+_register_twins("bart")

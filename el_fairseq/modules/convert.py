@@ -1,0 +1,92 @@
+"""Exchange the attentions of a built model: stock for EL and back, over the same parameters."""
+
+from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
+from fairseq.modules import MultiheadAttention
+from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
+
+from el_fairseq.modules.beams import share_beams, unshare_beams
+from el_fairseq.modules.el_attention import ELMultiheadAttention, hidden_everywhere, why_not
+
+
+def use_el_attention(model, plan=hidden_everywhere):
+    """Let the decoder of ``model`` decode with EL-attention, in place; parameters and ``state_dict`` stay as they are.
+
+    Cross-attention is converted in all layers or in none: only together can they share one encoder output.
+
+    Args:
+        model: a fairseq model. plan: see ``ELMultiheadAttention``.
+
+    Returns:
+        Why the model, or part of it, keeps stock attention: a list of sentences, empty if all of it was converted.
+    """
+    use_stock_attention(model)
+    decoder = getattr(model, "decoder", None)
+    foreign = why_foreign(decoder)
+    if foreign is not None:
+        return [foreign]
+    attentions = _attentions(decoder)
+    crosses = any(attention.encoder_decoder_attention for _, _, attention in attentions)
+    keep_cross = _why_not_shared(model.encoder, attentions) if crosses else []
+    reasons = list(keep_cross)
+    for parent, name, attention in attentions:
+        if attention.encoder_decoder_attention:
+            if not keep_cross:
+                setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
+        elif why_not(attention) is None:
+            setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
+        else:
+            reasons.append(f"{name}: {why_not(attention)}")
+    if crosses and not keep_cross:
+        share_beams(model.encoder)
+    return list(dict.fromkeys(reasons))
+
+
+def use_stock_attention(model):
+    """Let ``model`` decode as stock again, whether ``use_el_attention`` converted it or it was built as ``el_*``."""
+    decoder = getattr(model, "decoder", None)
+    if why_foreign(decoder) is not None:
+        return
+    for parent, name, attention in _attentions(decoder):
+        if type(attention) is ELMultiheadAttention:
+            setattr(parent, name, _recast(attention, MultiheadAttention))
+    if hasattr(model, "encoder"):
+        unshare_beams(model.encoder)
+
+
+def why_foreign(decoder):
+    """Why this decoder's own code is not the one whose use of attention and encoder output is known here, or None."""
+    base = TransformerDecoderBase
+    if not isinstance(decoder, base):
+        return f"{type(decoder).__name__} is not a Transformer decoder"
+    for method in ("forward", "extract_features", "extract_features_scriptable"):
+        if getattr(type(decoder), method) is not getattr(base, method):
+            return f"{type(decoder).__name__}.{method} is not stock's"
+    if decoder.cross_self_attention:
+        return "cross_self_attention=True: self-attention also reads the encoder output"
+    for layer in decoder.layers:
+        if getattr(type(layer), "forward", None) is not TransformerDecoderLayerBase.forward:
+            return f"{type(layer).__name__} is not a stock decoder layer"
+    return None
+
+
+def _why_not_shared(encoder, attentions):
+    reasons = [f"{name}: {why_not(a)}" for _, name, a in attentions if a.encoder_decoder_attention and why_not(a)]
+    if getattr(type(encoder), "reorder_encoder_out", None) is not TransformerEncoderBase.reorder_encoder_out:
+        reasons.append(f"{type(encoder).__name__} orders its output in its own way")
+    return reasons
+
+
+def _attentions(decoder):
+    """Each attention of the decoder layers as ``(parent, name, attention)``."""
+    named = [(layer, name, getattr(layer, name)) for layer in decoder.layers for name in ("self_attn", "encoder_attn")]
+    return [(layer, name, attention) for layer, name, attention in named if attention is not None]
+
+
+def _recast(attention, cls, **attributes):
+    """The same attention, with the same parameters and submodules, as an object of ``cls``."""
+    twin = cls.__new__(cls)
+    state = {key: value for key, value in attention.__dict__.items() if key != "plan"}
+    for registry in ("_parameters", "_buffers", "_modules"):
+        state[registry] = dict(state[registry])
+    twin.__dict__.update(state, **attributes)
+    return twin

@@ -1,0 +1,197 @@
+"""Multi-head attention over stock parameters that decodes from shared hidden states."""
+
+import torch
+from fairseq.modules import MultiheadAttention
+from torch import nn
+
+from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
+from el_fairseq.ops import el_output, el_query, shared_kv_attention
+
+HIDDEN = "hidden"  # EL-attention: keys and values are the hidden states themselves
+PROJECTED = "projected"  # projected keys and values, those of a source shared by its beams
+SOFTMAX_DTYPE = torch.float32  # fairseq.utils.softmax, whatever the dtype of the model
+
+
+def hidden_everywhere(kind, device):
+    """The plan that always uses EL-attention (``--el-attention on``)."""
+    return HIDDEN
+
+
+def why_not(attention):
+    """Why EL's identities do not cover this attention, naming the option, or None if they do.
+
+    A ``MultiheadAttention`` whose class or projections were replaced computes something that is not known here.
+    """
+    if type(attention) not in (MultiheadAttention, ELMultiheadAttention):
+        return f"{type(attention).__name__} is not fairseq's MultiheadAttention"
+    if attention.bias_k is not None:
+        return "add_bias_kv=True: the extra key has no hidden state"
+    if attention.add_zero_attn:
+        return "add_zero_attn=True: the extra key has no hidden state"
+    if not (attention.self_attention or attention.encoder_decoder_attention):
+        return "self_attention=False and encoder_decoder_attention=False: keys and values may differ"
+    if attention.kdim != attention.vdim:
+        return f"kdim={attention.kdim} and vdim={attention.vdim}: keys and values have different sources"
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        if type(getattr(attention, name)) is not nn.Linear:
+            return f"{name} is a {type(getattr(attention, name)).__name__}, not a Linear"
+    return None
+
+
+class ELMultiheadAttention(MultiheadAttention):
+    """fairseq's ``MultiheadAttention`` with EL-attention (arXiv 2105.04779) for incremental decoding.
+
+    Parameters, initialisation, ``state_dict`` and everything without ``incremental_state`` are stock's. While decoding,
+    cross-attention reads the encoder output itself, given once a sentence (``key [S, B, K]`` for ``query [T, B·M, E]``),
+    and keeps nothing; self-attention caches its own inputs, ``[B·M, t, E]``. Where ``plan`` says so, projected keys and
+    values are kept instead, again once a sentence; the result is the same.
+
+    Args: those of ``MultiheadAttention``, and ``plan``, called with the kind of attention (``"self"``, ``"cross"``) and the
+    device; it returns ``HIDDEN`` or ``PROJECTED``. It is asked when decoding of a batch begins.
+
+    Raises:
+        ValueError: an option that the identities do not cover (see ``why_not``).
+    """
+
+    def __init__(self, *args, plan=hidden_everywhere, **kwargs):
+        super().__init__(*args, **kwargs)
+        reason = why_not(self)
+        if reason is not None:
+            raise ValueError(f"EL-attention does not cover {reason}")
+        self.plan = plan
+
+    def forward(
+        self,
+        query,
+        key,
+        value,
+        key_padding_mask=None,
+        incremental_state=None,
+        need_weights=True,
+        static_kv=False,
+        attn_mask=None,
+        before_softmax=False,
+        need_head_weights=False,
+    ):
+        """As ``MultiheadAttention.forward``: query ``[T, N, E]`` -> output ``[T, N, E]`` and the attention weights,
+        ``[N, T, S]`` averaged over heads, ``[H, N, T, S]`` with ``need_head_weights``, None without ``need_weights``.
+
+        While decoding, ``key [S, B, K]`` may hold fewer entries than the query: then ``N = B·M`` and each serves M rows.
+
+        Raises:
+            ValueError: with ``incremental_state``: ``before_softmax=True``; cross-attention with ``static_kv=False``, with
+                ``key=None``, or with a number of sources that does not divide the number of query rows.
+        """
+        if incremental_state is None:
+            return super().forward(
+                query,
+                key,
+                value,
+                key_padding_mask=key_padding_mask,
+                need_weights=need_weights,
+                static_kv=static_kv,
+                attn_mask=attn_mask,
+                before_softmax=before_softmax,
+                need_head_weights=need_head_weights,
+            )
+        if before_softmax:
+            raise ValueError("EL-attention has no keys of its own to return: before_softmax=True needs stock attention")
+        if self.encoder_decoder_attention and not static_kv:
+            raise ValueError("static_kv=False: while decoding, cross-attention reads one unchanging source")
+        rows = self.q_proj(query).transpose(0, 1) * self.scaling  # [T, N, E] -> [N, T, E]
+        if self.self_attention:
+            source, padding = self._self_source(query, key_padding_mask, incremental_state)
+        else:
+            source, padding = self._cross_source(rows.size(0), key, incremental_state), key_padding_mask
+        attend = self._attend_hidden if len(source) == 1 else self._attend_projected
+        context, weights = attend(rows, *source, _merge_masks(padding, attn_mask, rows.size(0)))
+        output = self.out_proj(context.transpose(0, 1))  # [N, T, E] -> [T, N, E]
+        if not (need_weights or need_head_weights):
+            return output, None
+        return output, weights if need_head_weights else weights.mean(dim=0)
+
+    def reorder_incremental_state(self, incremental_state, new_order):
+        """Follow the beams: row ``i`` continues row ``new_order[i]``."""
+        state = self.get_incremental_state(incremental_state, "el_state")
+        if state is not None:
+            state.reorder(new_order)
+        return incremental_state
+
+    def set_beam_size(self, beam_size):
+        """Nothing to set: the number of beams follows from the shapes."""
+
+    def _self_source(self, query, key_padding_mask, incremental_state):
+        """Append this step to the cache: ``(hidden [N, t, E],)`` or ``(key, value [N, H, t, d])``, and the padding."""
+        state = self.get_incremental_state(incremental_state, "el_state")
+        if state is None:
+            hidden = self.plan("self", query.device) == HIDDEN
+            state = SelfAttentionState(caches=1 if hidden else 2)
+            self.set_incremental_state(incremental_state, "el_state", state)
+        if len(state.caches) == 1:
+            news = (query.transpose(0, 1),)
+        else:
+            news = (self._heads(self.k_proj(query)), self._heads(self.v_proj(query)))
+        padding = None if key_padding_mask is None else key_padding_mask.bool()
+        return state.append(news, padding), state.padding
+
+    def _cross_source(self, rows, key, incremental_state):
+        """The source of cross-attention: ``(hidden [B, S, K],)``, or ``(key, value [B, H, S, d])`` computed once."""
+        if key is None:
+            raise ValueError("key=None: EL-attention reads the encoder output at every step")
+        if rows % key.size(1):
+            raise ValueError(f"{rows} query rows cannot share {key.size(1)} sources evenly")
+        state = self.get_incremental_state(incremental_state, "el_state")
+        if state is None and self.plan("cross", key.device) == HIDDEN:
+            return (key.transpose(0, 1),)
+        if state is None:
+            projected = self._heads(self.k_proj(key)), self._heads(self.v_proj(key))
+            state = CrossAttentionState(*projected, beams=rows // key.size(1))
+            self.set_incremental_state(incremental_state, "el_state", state)
+        return state.key, state.value
+
+    def _heads(self, x):
+        """``[S, B, H·d] -> [B, H, S, d]``, contiguous."""
+        return x.view(*x.shape[:2], self.num_heads, self.head_dim).permute(1, 2, 0, 3).contiguous()
+
+    def _attend_hidden(self, rows, hidden, mask):
+        """EL-attention: rows ``[N, T, E]`` over hidden ``[B, S, K]`` -> context ``[N, T, E]``, weights ``[H, N, T, S]``."""
+        n, t, _ = rows.shape
+        b, s, k = hidden.shape
+        query = el_query(rows.reshape(n * t, -1), self.k_proj.weight, self.num_heads)  # [N·T, H, K]
+        query = query.reshape(b, -1, k)  # -> [B, M·T·H, K]
+        if mask is not None and mask.dim() == 4:
+            mask = mask.expand(b, n // b, t, s).repeat_interleave(self.num_heads, dim=2).reshape(b, -1, s)
+        context, weights, mass = shared_kv_attention(query, hidden, hidden, mask, **self._softmax())
+        mass = None if mass is None else mass.view(n * t, self.num_heads)
+        context = context.view(n * t, self.num_heads, k)
+        context = el_output(context, self.v_proj.weight, self.v_proj.bias, mass).view(n, t, -1)
+        return context, weights.view(n, t, self.num_heads, s).permute(2, 0, 1, 3)
+
+    def _attend_projected(self, rows, key, value, mask):
+        """The stock product, keys and values ``[B, H, S, d]`` shared by the beams; returns as ``_attend_hidden``."""
+        n, t, _ = rows.shape
+        b, h, s, d = key.shape
+        m = n // b
+        query = rows.reshape(b, m, t, h, d).permute(0, 3, 1, 2, 4).reshape(b * h, m * t, d)  # -> [B·H, M·T, d]
+        if mask is not None and mask.dim() == 4:
+            mask = mask.expand(b, m, t, s).reshape(b, m * t, s)
+        if mask is not None:
+            mask = mask.repeat_interleave(h, dim=0)  # [B, ..] -> [B·H, ..]
+        context, weights, _ = shared_kv_attention(query, key.flatten(0, 1), value.flatten(0, 1), mask, **self._softmax())
+        context = context.view(b, h, m, t, d).permute(0, 2, 3, 1, 4).reshape(n, t, -1)  # -> [N, T, E]
+        return context, weights.view(b, h, m, t, s).permute(1, 0, 2, 3, 4).reshape(h, n, t, s)
+
+    def _softmax(self):
+        dropout = self.dropout_module
+        active = dropout.p > 0 and (self.training or dropout.apply_during_inference)
+        return {"softmax_dtype": SOFTMAX_DTYPE, "dropout": dropout if active else None}
+
+
+def _merge_masks(padding, attn_mask, rows):
+    """One mask for the core: ``[B, S]`` if only padding hides keys, else a float ``[B or 1, M, T or 1, S]``."""
+    if attn_mask is None:
+        return None if padding is None else padding.bool()
+    mask = attn_mask[None, None]  # [T, S] -> [1, 1, T, S]
+    if padding is None:
+        return mask
+    return mask.masked_fill(padding.bool()[:, None, None], float("-inf"))

