@@ -1,8 +1,8 @@
 """fairseq checkpoints on today's torch: what is harmless loads, everything else is refused and said in plain words.
 
-Since torch 2.6 ``torch.load`` builds only classes that are known to be harmless, and so refuses fairseq's own checkpoints
-(``argparse.Namespace``). The classes that those hold are containers of data; they are allowed here, and nothing else: a
-checkpoint that names anything else stays refused, because building an arbitrary object runs code.
+Since torch 2.6 ``torch.load`` builds only classes that are known to be harmless, and so refuses fairseq's own
+checkpoints (``argparse.Namespace``). The classes that those hold are containers of data; they are allowed here, and
+nothing else: a checkpoint that names anything else stays refused, because building an arbitrary object runs code.
 """
 
 import argparse
@@ -45,7 +45,7 @@ HARMLESS = (
 
 
 def load_stock_checkpoints():
-    """Let ``torch.load`` take fairseq's checkpoints, and add a hint below the traceback of one that cannot be loaded."""
+    """Let ``torch.load`` take fairseq's checkpoints, and add a hint below the traceback of one that it cannot load."""
     torch.serialization.add_safe_globals(list(HARMLESS))
     if not hasattr(sys.excepthook, "hints"):  # once, also if this package is imported again
         sys.excepthook = _with_hint(sys.excepthook)
@@ -57,9 +57,9 @@ def load_hint(error):
     refused = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", text)
     if refused:
         return (
-            f"refused: it holds {refused[1]}, which is not plain data, and building it can run any code. Nothing was run. "
-            "Get the checkpoint from a source you trust, saved with plain containers; if you wrote that class yourself, "
-            f"allow it in your own code with torch.serialization.add_safe_globals([{refused[1]}])."
+            f"refused: it holds {refused[1]}, which is not plain data, and building it can run any code. Nothing was "
+            "run. Get the checkpoint from a source you trust, saved with plain containers; if you wrote that class "
+            f"yourself, allow it in your own code with torch.serialization.add_safe_globals([{refused[1]}])."
         )
     if "PytorchStreamReader" in text or isinstance(error, EOFError):
         return "truncated or damaged: it ends before its data does. Copy or download it again and compare the sizes."

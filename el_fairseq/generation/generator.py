@@ -73,8 +73,10 @@ class ELSequenceGenerator(SequenceGenerator):
             self.model.reorder_incremental_state(states, order)
             if sentence_left:
                 encoder_outs = self.model.reorder_encoder_out(encoder_outs, order)
-        if bool((finished.count == 0).any()):
-            logger.warning("no hypothesis could end within --max-len-a/b (%d tokens) for some sentences", max_len)
+        without = int((finished.count == 0).sum())
+        if without > 0:
+            message = "no hypothesis could end within --max-len-a/b (%d tokens) for %d of %d sentences"
+            logger.warning(message, max_len, without, bsz)
         return finished.to_lists(trace.follow(finished))
 
     def _max_len(self, src_len, src_lengths):

@@ -11,7 +11,7 @@ MIB = 2**20
 
 
 def state_bytes(*holders):
-    """Bytes of memory behind all tensors in ``holders`` (nested dicts, lists, objects with ``tensors()``), each once."""
+    """Bytes behind all tensors in ``holders`` (nested dicts, lists, objects with ``tensors()``), each storage once."""
     storages = {}
     for tensor in _tensors(holders):
         storage = tensor.untyped_storage()
@@ -32,8 +32,8 @@ def _tensors(holder):
 class StateMeter:
     """Follows the decoder state of an ensemble, batch by batch, and remembers the batch that needed the most.
 
-    ``peak`` is ``(measured, stock)`` in bytes for that batch, each at its own largest: measured from the tensors that are
-    there after a decoder step, stock's from ``StockDecoder``.
+    ``peak`` is ``(measured, stock)`` in bytes for that batch, each at its own largest: measured from the tensors that
+    are there after a decoder step, stock's from ``StockDecoder``.
     """
 
     def __init__(self, models, beams):
@@ -48,16 +48,17 @@ class StateMeter:
     def start_batch(self, encoder_outs):
         """Begin a batch with ``encoder_outs``, one a model, not yet expanded; None or empty without encoders."""
         self._peak, self._batch = self.peak, (0, 0)
-        outs = encoder_outs or [None] * len(self.models)
+        outs = encoder_outs or [None] * len(self.models)  # a language model has no encoder
         self.stock = [StockDecoder.of(model, out, self.beams) for model, out in zip(self.models, outs)]
 
     def observe(self, encoder_outs, states, rows, steps):
         """After a decoder step that had ``rows`` rows, each now ``steps`` tokens long."""
         measured = state_bytes(encoder_outs, states)
-        stock = 0
-        for i, decoder in enumerate(self.stock):
-            kept = decoder.bytes(rows, steps) if decoder else state_bytes((encoder_outs or [None] * (i + 1))[i], states[i])
-            stock += kept
+        outs = encoder_outs or [None] * len(self.models)
+        stock = sum(
+            decoder.bytes(rows, steps) if decoder else state_bytes(out, state)
+            for decoder, out, state in zip(self.stock, outs, states)
+        )
         self._batch = (max(self._batch[0], measured), max(self._batch[1], stock))
 
     def report(self):

@@ -42,12 +42,12 @@ class ELMultiheadAttention(MultiheadAttention):
     """fairseq's ``MultiheadAttention`` with EL-attention (arXiv 2105.04779) for incremental decoding.
 
     Parameters, initialisation, ``state_dict`` and everything without ``incremental_state`` are stock's. While decoding,
-    cross-attention reads the encoder output itself, given once a sentence (``key [S, B, K]`` for ``query [T, B·M, E]``),
-    and keeps nothing; self-attention caches its own inputs, ``[B·M, t, E]``. Where ``plan`` says so, projected keys and
-    values are kept instead, again once a sentence; the result is the same.
+    cross-attention reads the encoder output itself, given once a sentence (``key [S, B, K]`` for a query
+    ``[T, B·M, E]``), and keeps nothing; self-attention caches its own inputs, ``[B·M, t, E]``. Where ``plan`` says so,
+    projected keys and values are kept instead, those of a source again once a sentence; the result is the same.
 
-    Args: those of ``MultiheadAttention``, and ``plan``, called with the kind of attention (``"self"``, ``"cross"``) and the
-    device; it returns ``HIDDEN`` or ``PROJECTED``. It is asked when decoding of a batch begins.
+    Args: those of ``MultiheadAttention``, and ``plan``, which is called with the kind of attention (``"self"`` or
+    ``"cross"``) and the device when decoding of a batch begins, and returns ``HIDDEN`` or ``PROJECTED``.
 
     Raises:
         ValueError: an option that the identities do not cover (see ``why_not``).
@@ -76,11 +76,11 @@ class ELMultiheadAttention(MultiheadAttention):
         """As ``MultiheadAttention.forward``: query ``[T, N, E]`` -> output ``[T, N, E]`` and the attention weights,
         ``[N, T, S]`` averaged over heads, ``[H, N, T, S]`` with ``need_head_weights``, None without ``need_weights``.
 
-        While decoding, ``key [S, B, K]`` may hold fewer entries than the query: then ``N = B·M`` and each serves M rows.
+        While decoding, ``key [S, B, K]`` may hold fewer entries than the query: then ``N = B·M``, each serves M rows.
 
         Raises:
-            ValueError: with ``incremental_state``: ``before_softmax=True``; cross-attention with ``static_kv=False``, with
-                ``key=None``, or with a number of sources that does not divide the number of query rows.
+            ValueError: with ``incremental_state``: ``before_softmax=True``; cross-attention with ``static_kv=False``,
+                with ``key=None``, or with a number of sources that does not divide the number of query rows.
         """
         if incremental_state is None:
             return super().forward(
@@ -154,7 +154,7 @@ class ELMultiheadAttention(MultiheadAttention):
         return x.view(*x.shape[:2], self.num_heads, self.head_dim).permute(1, 2, 0, 3).contiguous()
 
     def _attend_hidden(self, rows, hidden, mask):
-        """EL-attention: rows ``[N, T, E]`` over hidden ``[B, S, K]`` -> context ``[N, T, E]``, weights ``[H, N, T, S]``."""
+        """EL-attention: rows ``[N, T, E]``, hidden ``[B, S, K]`` -> context ``[N, T, E]``, weights ``[H, N, T, S]``."""
         n, t, _ = rows.shape
         b, s, k = hidden.shape
         query = el_query(rows.reshape(n * t, -1), self.k_proj.weight, self.num_heads)  # [N·T, H, K]
@@ -177,7 +177,8 @@ class ELMultiheadAttention(MultiheadAttention):
             mask = mask.expand(b, m, t, s).reshape(b, m * t, s)
         if mask is not None:
             mask = mask.repeat_interleave(h, dim=0)  # [B, ..] -> [B·H, ..]
-        context, weights, _ = shared_kv_attention(query, key.flatten(0, 1), value.flatten(0, 1), mask, **self._softmax())
+        key, value = key.flatten(0, 1), value.flatten(0, 1)  # [B, H, S, d] -> [B·H, S, d]
+        context, weights, _ = shared_kv_attention(query, key, value, mask, **self._softmax())
         context = context.view(b, h, m, t, d).permute(0, 2, 3, 1, 4).reshape(n, t, -1)  # -> [N, T, E]
         return context, weights.view(b, h, m, t, s).permute(1, 0, 2, 3, 4).reshape(h, n, t, s)
 

@@ -25,8 +25,8 @@ def el_query(query, key_weight, num_heads):
 def el_output(context, value_weight, value_bias=None, mass=None):
     """Apply the value projection to weighted sums of hidden states: ``c_h · W_v,hᵀ + b_v,h``, heads side by side.
 
-    context ``[N, H, K]``, value_weight ``[E, K]``, value_bias ``[E]`` or None -> ``[N, E]``. ``mass [N, H]`` is what the
-    attention weights sum to where that is not 1 (attention dropout): the bias counts that often.
+    context ``[N, H, K]``, value_weight ``[E, K]``, value_bias ``[E]`` or None -> ``[N, E]``. ``mass [N, H]`` is what
+    the attention weights sum to where that is not 1 (attention dropout): the bias counts that often.
     """
     n, num_heads, _ = context.shape
     weight = value_weight.view(num_heads, -1, value_weight.size(1))  # [H·d, K] -> [H, d, K]

@@ -1,0 +1,31 @@
+"""Fixtures for all tests."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fairseq import utils
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import el_fairseq  # noqa: E402, F401
+from el_fairseq.modules import el_attention  # noqa: E402
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def float64(monkeypatch):
+    """Real float64: fairseq computes each softmax in float32 whatever the model's dtype, here it follows the input."""
+    monkeypatch.setattr(utils, "softmax", lambda x, dim, onnx_trace=False: F.softmax(x, dim=dim))
+    monkeypatch.setattr(utils, "log_softmax", lambda x, dim, onnx_trace=False: F.log_softmax(x, dim=dim))
+    monkeypatch.setattr(el_attention, "SOFTMAX_DTYPE", torch.float64)
+
+
+@pytest.fixture(
+    params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+def device(request):
+    return torch.device(request.param)

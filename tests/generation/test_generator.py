@@ -1,0 +1,169 @@
+"""What the generator promises beside stock's results."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
+from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary
+
+from el_fairseq import enable_el_attention
+from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
+from el_fairseq.modules.state import GrowingCache
+
+WORDS = dictionary(12)
+SAMPLE = batch(WORDS, [12, 7, 5, 3])
+LEAVES_EARLY = {"seed": 1, "gain": 2.0}  # some sentences of SAMPLE end long before others
+
+
+def generator_of(model, cls=ELSequenceGenerator, **options):
+    return cls([model], WORDS, **{"beam_size": 4, "max_len_b": 20, **options})
+
+
+def test_encoder_output_is_neither_expanded_nor_ordered_anew_while_no_sentence_leaves(monkeypatch):
+    model = enable_el_attention(build_model("transformer", WORDS, **LEAVES_EARLY), "on")
+    generator = generator_of(model)
+    seen = []
+    forward = generator.model.forward_decoder
+
+    def spy(tokens, encoder_outs, states, temperature):
+        seen.append((tokens.size(0) // 4, encoder_outs[0]["encoder_out"][0]))
+        return forward(tokens, encoder_outs, states, temperature)
+
+    monkeypatch.setattr(generator.model, "forward_decoder", spy)
+    generator.generate(None, SAMPLE)
+    assert len({sentences for sentences, _ in seen}) > 1, "no sentence left early: the test shows nothing"
+    for (before, old), (after, new) in zip(seen, seen[1:]):
+        assert new.size(1) == after
+        assert (new is old) == (before == after)
+
+
+def test_state_is_written_in_place(monkeypatch):
+    """While no row leaves and no block is full, each step finds its cache where the last one left it."""
+    places, append = {}, GrowingCache.append
+
+    def spy(cache, new):
+        before = None if cache.buffer is None else cache.buffer.data_ptr()
+        append(cache, new)
+        places.setdefault(id(cache), []).append((cache.buffer.shape, before, cache.buffer.data_ptr()))
+
+    monkeypatch.setattr(GrowingCache, "append", spy)
+    generator_of(enable_el_attention(build_model("transformer", WORDS), "on"), min_len=15).generate(None, SAMPLE)
+    assert len(places) == 2
+    for steps in places.values():
+        shape = steps[0][0]
+        same = [(before, after) for s, before, after in steps[1:] if s == shape]
+        assert len(same) >= 14 and all(before == after for before, after in same)
+
+
+def test_unused_state_is_never_read(monkeypatch):
+    """Memory beyond what was written holds NaN here; one of them read would show in every score."""
+    model = enable_el_attention(build_model("transformer", WORDS), "on")
+    expected = generator_of(model).generate(None, SAMPLE)
+    empty = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kw: empty(*args, **kw).fill_(float("nan")))
+    assert_same_hypotheses(generator_of(model).generate(None, SAMPLE), expected, tolerance=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["on", "auto", "off"])
+def test_no_repeat_ngram_really_blocks(size, mode):
+    words = dictionary(30)  # enough for 20 different tokens
+    sample = batch(words, [12, 7, 5, 3])
+    model = enable_el_attention(build_model("transformer", words, gain=3.0, seed=3), mode)
+    options = {"beam_size": 4, "max_len_b": 20}
+
+    def repeats(hypotheses):
+        count = 0
+        for hypo in (h for sentence in hypotheses for h in sentence):
+            tokens = hypo["tokens"].tolist()
+            ngrams = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+            count += len(ngrams) - len(set(ngrams))
+        return count
+
+    assert repeats(ELSequenceGenerator([model], words, **options).generate(None, sample)) > 0
+    blocking = ELSequenceGenerator([model], words, no_repeat_ngram_size=size, **options)
+    blocked = blocking.generate(None, sample)
+    assert repeats(blocked) == 0
+    assert all(sentence for sentence in blocked)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("arch", ["transformer", "bart_base"])
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_alignments_are_stocks(arch, kind):
+    model = build_model(arch, WORDS, **LEAVES_EARLY)
+    options = {"print_alignment": kind, "left_pad_target": False}
+    expected = generator_of(model, SequenceGeneratorWithAlignment, **options).generate(None, SAMPLE)
+    enable_el_attention(model, "on")
+    actual = generator_of(model, ELSequenceGeneratorWithAlignment, **options).generate(None, SAMPLE)
+    assert_same_hypotheses(actual, expected)
+    compared = 0
+    for ours, stocks in zip(actual, expected):
+        for our, stock in zip(ours, stocks):
+            assert len(our["alignment"]) == len(stock["alignment"]) > 0
+            # hard: pairs of positions; soft: a row of probabilities, printed, for each token
+            ours_numbers, stocks_numbers = (
+                torch.tensor([[*map(float, a)] for a in h["alignment"]]) for h in (our, stock)
+            )
+            assert_close(ours_numbers, stocks_numbers, 1e-6)
+            compared += 1
+    assert compared == 16
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("together", ["two EL", "EL and stock", "EL and LSTM"])
+def test_ensembles(together):
+    models = [build_model("transformer", WORDS, seed=0, gain=2.0), build_model("transformer", WORDS, seed=1, gain=2.0)]
+    if together == "EL and LSTM":
+        models[1] = build_model("lstm", WORDS, seed=1, decoder_hidden_size=16, encoder_hidden_size=16)
+    expected = SequenceGenerator(models, WORDS, beam_size=4, max_len_b=20).generate(None, SAMPLE)
+    enable_el_attention(models[:1] if together == "EL and stock" else models, "on")
+    actual = ELSequenceGenerator(models, WORDS, beam_size=4, max_len_b=20).generate(None, SAMPLE)
+    assert_same_hypotheses(actual, expected)
+
+
+@pytest.mark.usefixtures("float64")
+def test_batches_of_one_generator_do_not_touch_each_other():
+    model = build_model("transformer", WORDS, **LEAVES_EARLY)
+    samples = [SAMPLE, batch(WORDS, [3]), batch(WORDS, [9, 9, 2], seed=1), SAMPLE]
+    expected = [generator_of(model, SequenceGenerator).generate(None, sample) for sample in samples]
+    generator = generator_of(enable_el_attention(model, "auto"))
+    for sample, hypotheses in zip(samples, expected):
+        assert_same_hypotheses(generator.generate(None, sample), hypotheses)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_caller_keeps_its_sample():
+    model = enable_el_attention(build_model("transformer", WORDS, **LEAVES_EARLY), "on")
+    sample = copy.deepcopy(SAMPLE)
+    prefix = torch.full((4, 1), 7)
+    generator_of(model).generate(None, sample, prefix_tokens=prefix)
+    assert torch.equal(sample["id"], SAMPLE["id"]) and prefix.tolist() == [[7]] * 4
+    for key, value in SAMPLE["net_input"].items():
+        assert torch.equal(sample["net_input"][key], value)
+
+
+def test_min_len_above_max_len_names_both():
+    generator = generator_of(build_model("transformer", WORDS), min_len=9, max_len_b=5)
+    with pytest.raises(ValueError, match="--min-len 9 is more than the 5 tokens that --max-len-a/b allow"):
+        generator.generate(None, SAMPLE)
+
+
+def test_a_sentence_that_cannot_end_loses_no_other(caplog):
+    """Stock stops with an AssertionError here, and whatever the batch had generated is lost."""
+    model = build_model("transformer", WORDS)
+    generator = generator_of(model)
+    constrain = generator._constrain
+
+    def never_end_the_second(step, max_len, lprobs, live):
+        lprobs = constrain(step, max_len, lprobs, live)
+        lprobs.view(-1, 4, len(WORDS))[live.ids == 1, :, WORDS.eos()] = float("-inf")
+        return lprobs
+
+    generator._constrain = never_end_the_second
+    with caplog.at_level(logging.WARNING):
+        hypotheses = generator.generate(None, SAMPLE)
+    assert [bool(sentence) for sentence in hypotheses] == [True, False, True, True]
+    assert "no hypothesis could end within --max-len-a/b (20 tokens) for 1 of 4 sentences" in caplog.text
