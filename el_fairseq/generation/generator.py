@@ -9,7 +9,7 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
-from el_fairseq.ops import block_repeated_ngrams_
+from el_fairseq.modules.ngram_block import NGramBlock
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +24,20 @@ class ELSequenceGenerator(SequenceGenerator):
 
     def __init__(self, models, tgt_dict, **kwargs):
         super().__init__(models, tgt_dict, **kwargs)
-        self._start_meter()
+        self._equip()
 
     @classmethod
     def adopt(cls, generator):
         """The twin of a stock generator: the same models, search and options."""
         twin = cls.__new__(cls)
         twin.__dict__.update(generator.__dict__)
-        twin._start_meter()
+        twin._modules = dict(generator._modules)  # replacing one of them leaves the stock generator as it is
+        twin._equip()
         return twin
 
-    def _start_meter(self):
+    def _equip(self):
+        if self.repeat_ngram_blocker is not None:
+            self.repeat_ngram_blocker = NGramBlock(self.repeat_ngram_blocker.no_repeat_ngram_size)
         self.meter = StateMeter(self.model.models, self.beam_size)
         weakref.finalize(self, self.meter.report)  # when the generator goes, or else when Python exits
 
@@ -112,8 +115,7 @@ class ELSequenceGenerator(SequenceGenerator):
             if self.token_indices_to_suppress is not None:
                 lprobs[:, self.token_indices_to_suppress] = -math.inf
         if self.repeat_ngram_blocker is not None and step < max_len:  # at max_len only end-of-sentence is left
-            size = self.repeat_ngram_blocker.no_repeat_ngram_size
-            block_repeated_ngrams_(lprobs, live.tokens[:, : step + 1], size)
+            lprobs = self.repeat_ngram_blocker(live.tokens, lprobs, live.bsz, self.beam_size, step)
         return lprobs
 
     def _search(self, step, lprobs, live):

@@ -32,7 +32,7 @@ def test_every_way_in_gives_stocks_output(seed, device):
 
 
 def _on_cpu(hypotheses):
-    move = {key: None for key in ("tokens", "score", "attention", "alignment", "positional_scores")}
+    move = dict.fromkeys(("tokens", "score", "attention", "alignment", "positional_scores"))
     return [[{key: hypo[key].cpu() for key in move} for hypo in sentence] for sentence in hypotheses]
 
 

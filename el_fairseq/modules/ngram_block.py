@@ -1,0 +1,21 @@
+"""``--no-repeat-ngram-size`` that blocks."""
+
+from torch import nn
+
+from el_fairseq.ops import block_repeated_ngrams_
+
+
+class NGramBlock(nn.Module):
+    """In place of fairseq's ``NGramRepeatBlock``: the semantics of its CUDA extension, on any device.
+
+    Without that extension stock looks at the end of the padded token buffer instead of the end of the hypothesis, and
+    so blocks nothing (fairseq issue 5206).
+    """
+
+    def __init__(self, no_repeat_ngram_size):
+        super().__init__()
+        self.no_repeat_ngram_size = no_repeat_ngram_size
+
+    def forward(self, tokens, lprobs, bsz, beam_size, step):
+        """tokens ``[B·M, >step]``, begin-of-sentence first; lprobs ``[B·M, V]``, changed in place and returned."""
+        return block_repeated_ngrams_(lprobs, tokens[:, : step + 1], self.no_repeat_ngram_size)

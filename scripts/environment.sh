@@ -1,0 +1,42 @@
+# shellcheck shell=bash
+# Sourced by the other scripts: sets ROOT, goes there, and makes or updates .venv with the tested versions.
+
+set -euo pipefail
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$ROOT"
+
+# A Python that fairseq was tested with: the first of the usual names that runs and is 3.11 or 3.12.
+find_python() {
+    local name
+    for name in python3.11 python3.12 python3 python; do
+        if "$name" -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+    echo "el_fairseq needs Python 3.11 or 3.12, and none of python3.11, python3.12, python3, python is one." >&2
+    return 1
+}
+
+ensure_environment() {
+    local stamp=.venv/el_fairseq.installed state python
+    state="$(find el_fairseq setup.py constraints.txt -name '*.py' -o -name constraints.txt | sort | xargs cat | cksum)"
+    if [[ -f $stamp && $(cat "$stamp") == "$state" ]]; then
+        return
+    fi
+    if [[ ! -x .venv/bin/python ]]; then
+        python="$(find_python)"
+        echo "Making .venv with $("$python" --version) and installing fairseq, PyTorch and this package into it,"
+        echo "in the versions of constraints.txt: about 2 minutes, 1.5 GB on disk. It is done once."
+        "$python" -m venv .venv
+    fi
+    rm -rf build
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt \
+        --upgrade ".[test,quickstart]"
+    rm -rf build
+    echo "$state" >"$stamp"
+}
+
+ensure_environment
+export PATH="$ROOT/.venv/bin:$PATH"
