@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""End-to-end decoding, stock against el_: encoder, search and finalisation, in turn in one process, medians.
+
+Usage: bench_decode.py --arch transformer --batch 64 --source 25 --tokens 25 [--beam 4] [--modes auto,on] [--json FILE]
+
+Weights are random, sentences have lengths between half of --source and --source, and every hypothesis runs to --tokens.
+A ratio is printed only when the output is lossless: every difference of a best hypothesis has to be a tie that float64
+resolves alike (see check_lossless.py). Rounds alternate between the modes, so that a noisy machine hits all of them.
+"""
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from fairseq.data import Dictionary, data_utils
+from fairseq.dataclass.configs import GenerationConfig
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from el_fairseq import disable_el_attention, enable_el_attention  # noqa: E402
+from el_fairseq.generation import ELSequenceGenerator  # noqa: E402
+from el_fairseq.generation.lossless import LosslessCheck  # noqa: E402
+
+VOCABULARY = {"transformer": 32768, "bart": 50264}  # types, of a WMT joint BPE and of BART's GPT-2 BPE
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="transformer", help="a stock architecture of transformer or bart")
+    parser.add_argument("--batch", type=int, default=64, help="sentences in the batch")
+    parser.add_argument("--source", type=int, default=25, help="length of the longest source, in tokens")
+    parser.add_argument("--tokens", type=int, default=25, help="tokens generated for each hypothesis")
+    parser.add_argument("--beam", type=int, default=4)
+    parser.add_argument("--modes", default="auto,on", help="values of --el-attention to compare with stock")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds; one more warms up")
+    parser.add_argument("--fp16", action="store_true")
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--json", type=Path, help="add the result to this file, one JSON object a line")
+    return parser.parse_args(argv)
+
+
+def build_task(arch):
+    words = Dictionary()
+    for i in range(VOCABULARY["bart" if "bart" in arch else "transformer"] - len(words)):
+        words.add_symbol(str(i))
+    return TranslationTask(TranslationConfig(), words, words)
+
+
+def build_model(arch, task):
+    args = Namespace(arch=arch, share_all_embeddings=True)
+    ARCH_CONFIG_REGISTRY[arch](args)
+    torch.manual_seed(1)
+    return ARCH_MODEL_REGISTRY[arch].build_model(args, task).eval()
+
+
+def build_batch(task, sentences, source):
+    rng = random.Random(1)
+    words = task.source_dictionary
+    lengths = sorted((rng.randint((source + 1) // 2, source) for _ in range(sentences)), reverse=True)
+    lengths[0] = source
+    rows = [torch.tensor([rng.randrange(4, len(words)) for _ in range(n - 1)] + [words.eos()]) for n in lengths]
+    tokens = data_utils.collate_tokens(rows, words.pad(), words.eos(), left_pad=True)
+    net_input = {"src_tokens": tokens, "src_lengths": torch.tensor(lengths), "prev_output_tokens": tokens}
+    return {"id": torch.arange(sentences), "net_input": net_input, "target": None}
+
+
+def part_of(sample, sentence):
+    """The batch of that sentence alone."""
+    net_input = {key: value[sentence : sentence + 1] for key, value in sample["net_input"].items()}
+    return {"id": sample["id"][sentence : sentence + 1], "net_input": net_input, "target": None}
+
+
+def seconds(generate, device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    generate()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def bench(args):
+    """One row: medians and ratios by mode, decoder state, and whether the outputs agree."""
+    device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+    task = build_task(args.arch)
+    model = build_model(args.arch, task).to(device)
+    if args.fp16:
+        model.half()
+    model.make_generation_fast_(need_attn=False)
+    sample = build_batch(task, args.batch, args.source)
+    sample["net_input"] = {key: value.to(device) for key, value in sample["net_input"].items()}
+    generation = GenerationConfig(beam=args.beam, max_len_a=0, max_len_b=args.tokens, min_len=args.tokens)
+    modes = args.modes.split(",")
+
+    def run(mode):
+        stock = mode == "stock"
+        (disable_el_attention(model) if stock else enable_el_attention(model, mode))
+        generator = task.build_generator([model], generation, seq_gen_cls=SequenceGenerator if stock else None)
+        generator = generator if stock else ELSequenceGenerator.adopt(generator)
+        took = seconds(lambda: task.inference_step(generator, [model], sample), device)
+        return took, None if stock else generator.meter.peak
+
+    times, peaks = {mode: [] for mode in ["stock", *modes]}, {}
+    for round_ in range(args.rounds + 1):
+        for mode in times:
+            took, peaks[mode] = run(mode)
+            if round_ > 0:
+                times[mode].append(took)
+    row = {
+        "arch": args.arch,
+        "batch": args.batch,
+        "source": args.source,
+        "tokens": args.tokens,
+        "beam": args.beam,
+        "dtype": "float16" if args.fp16 else "float32",
+        "lossless": {},
+        "seconds": {mode: statistics.median(values) for mode, values in times.items()},
+        "speedup": {},
+        "state_mib": {"stock": peaks[modes[0]][1] / 2**20, **{mode: peaks[mode][0] / 2**20 for mode in modes}},
+    }
+    for mode in modes:
+        check = LosslessCheck(task, [model], generation, mode)
+        check.add(sample, lambda sentence: (part_of(sample, sentence), {}))
+        found = check.result
+        row["lossless"][mode] = f"{found.identical} of {found.sentences} identical, {len(found.ties)} ties"
+        if found.differences:
+            raise SystemExit(f"no speed to report: --el-attention {mode} differs for sentences {found.differences}")
+        ratios = [stock / ours for stock, ours in zip(times["stock"], times[mode])]
+        row["speedup"][mode] = statistics.median(ratios)
+    return row
+
+
+def machine():
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": commit,
+        "command": " ".join(["scripts/bench_decode.py", *sys.argv[1:]]),
+    }
+
+
+def _processor():
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    row = {**bench(args), **machine()}
+    shape = f"{row['arch']}, batch {row['batch']}, source {row['source']}, {row['tokens']} tokens, beam {row['beam']}"
+    print(f"{shape}, {row['dtype']} on {row['device']}, {row['threads']} threads, medians of {args.rounds} rounds")
+    for mode, took in row["seconds"].items():
+        speed = args.batch / took
+        versus = "" if mode == "stock" else f"  {row['speedup'][mode]:.2f}x stock  {row['lossless'][mode]}"
+        print(f"  {mode:<6} {took:7.3f} s  {speed:7.2f} sentences/s  state {row['state_mib'][mode]:8.1f} MiB{versus}")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        with args.json.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

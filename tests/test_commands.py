@@ -1,0 +1,228 @@
+"""fairseq's own commands with the plugin: the output is stock's, line by line."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+MODELS = {
+    "transformer": "--arch transformer_tiny --encoder-normalize-before",
+    "bart": "--arch bart_base --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
+    "--encoder-layers 2 --decoder-layers 2 --encoder-attention-heads 4 --decoder-attention-heads 4",
+    "lstm": "--arch lstm --encoder-embed-dim 32 --encoder-hidden-size 32 --decoder-embed-dim 32 "
+    "--decoder-hidden-size 32 --decoder-out-embed-dim 32",
+    "el_transformer": "--arch el_transformer_tiny --encoder-normalize-before",
+}
+ALL = "--required-batch-size-multiple 1"  # or else fairseq drops the sentences of an incomplete last batch
+pytestmark = pytest.mark.slow
+
+
+def run(command, *arguments, stdin=None, ok=True, cwd=ROOT):
+    """Run a command of fairseq as a user would; returns what it printed."""
+    arguments = [part for argument in arguments for part in str(argument).split()]
+    done = subprocess.run(
+        [BIN / command, *arguments], input=stdin, capture_output=True, text=True, cwd=cwd, timeout=300
+    )
+    assert (done.returncode == 0) == ok, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout + done.stderr
+
+
+NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
+
+
+def lines_of(output, kinds="STHDPA"):
+    """The lines with results, in order."""
+    return [line for line in output.splitlines() if re.match(f"[{kinds}]-[0-9]", line)]
+
+
+def assert_same_output(actual, expected):
+    """The same result lines; numbers may differ by what float32 leaves open."""
+    actual, expected = lines_of(actual), lines_of(expected)
+    assert [NUMBER.sub("#", line) for line in actual] == [NUMBER.sub("#", line) for line in expected]
+    for ours, stocks in zip(actual, expected):
+        pairs = list(zip(NUMBER.findall(ours), NUMBER.findall(stocks)))
+        assert all(abs(float(our) - float(stock)) < 1e-3 for our, stock in pairs), (ours, stocks)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Binarised toy data: reverse a line of letters."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = random.Random(0)
+    for split, size in (("train", 2000), ("test", 60)):
+        rows = [[rng.choice("abcdefgh") for _ in range(rng.randint(1, 12))] for _ in range(size)]
+        (folder / f"{split}.src").write_text("".join(" ".join(row) + "\n" for row in rows))
+        (folder / f"{split}.tgt").write_text("".join(" ".join(reversed(row)) + "\n" for row in rows))
+    options = f"-s src -t tgt --trainpref {folder}/train --validpref {folder}/test --testpref {folder}/test"
+    run("fairseq-preprocess", options, f"--joined-dictionary --destdir {folder}/bin")
+    return folder / "bin"
+
+
+def train(data, save_dir, model, *more, until="--max-update 30"):
+    return run(
+        "fairseq-train",
+        f"{data} --user-dir el_fairseq --save-dir {save_dir} --optimizer adam --lr 0.005 --max-tokens 800 --seed 2",
+        f"{until} --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 5",
+        MODELS[model],
+        *more,
+    )
+
+
+@pytest.fixture(scope="session")
+def checkpoint(data, tmp_path_factory):
+    """``checkpoint(model)``: a small checkpoint of that model, trained once."""
+    trained = {}
+
+    def get(model):
+        if model not in trained:
+            folder = tmp_path_factory.mktemp(model)
+            trained[model] = (
+                folder / "checkpoint_last.pt",
+                train(data, folder, model, "--share-all-embeddings" * (model != "lstm")),
+            )
+        return trained[model][0]
+
+    get.logs = trained
+    return get
+
+
+def generate(data, path, *options, **kwargs):
+    return run(
+        "fairseq-generate",
+        f"{data} --user-dir el_fairseq --path {path} --batch-size 16 --nbest 2 --max-len-b 20 {ALL}",
+        *options,
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("model", ["transformer", "bart"])
+@pytest.mark.parametrize("options", ["--beam 4", "--beam 3 --print-alignment --prefix-size 1 --lenpen 0.5"])
+def test_generate_prints_what_stock_prints(data, checkpoint, model, options):
+    path = checkpoint(model)
+    expected = generate(data, path, "--task translation", options)
+    assert len(lines_of(expected, "H")) == 120
+    for mode in ("on", "auto", "off"):
+        actual = generate(data, path, f"--task el_translation --el-attention {mode}", options)
+        assert_same_output(actual, expected)
+        assert actual.count("decoder state: peak") == 1
+    assert "decoder state" not in expected
+
+
+def test_a_model_that_cannot_take_part_says_so_once(data, checkpoint):
+    path = checkpoint("lstm")
+    expected = generate(data, path, "--task translation --beam 3")
+    actual = generate(data, path, "--task el_translation --beam 3")
+    assert_same_output(actual, expected)
+    assert actual.count("LSTMModel decodes with stock attention: LSTMDecoder is not a Transformer decoder") == 1
+
+
+def test_interactive_prints_what_stock_prints(data, checkpoint):
+    stdin = "a b c\nh g f e d c b a\nc\na unknown d\n"
+    options = (
+        f"{data} --user-dir el_fairseq --path {checkpoint('transformer')} --beam 3 --buffer-size 4 --max-tokens 200"
+    )
+    expected = run("fairseq-interactive", options, "--task translation", stdin=stdin)
+    actual = run("fairseq-interactive", options, "--task el_translation --el-attention on", stdin=stdin)
+    assert_same_output(actual, expected)
+    assert len(lines_of(expected, "H")) == 4
+    assert "decoder state: peak" in actual
+
+
+def test_el_architecture_trains_as_stock_and_exchanges_checkpoints(data, checkpoint):
+    stock, ours = checkpoint("transformer"), checkpoint("el_transformer")
+    losses = [re.findall(r" loss=([\d.]+)", checkpoint.logs[m][1]) for m in ("transformer", "el_transformer")]
+    assert losses[0] == losses[1] and len(losses[0]) >= 6
+    states = [torch.load(path, weights_only=True)["model"] for path in (stock, ours)]
+    assert list(states[0]) == list(states[1])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    expected = generate(data, stock, "--task translation --beam 4")
+    # under the stock task, under the el_ task, and each checkpoint as a model of the other kind
+    assert_same_output(generate(data, ours, "--task translation --beam 4"), expected)
+    assert_same_output(generate(data, ours, "--task el_translation --el-attention off --beam 4"), expected)
+    for path, name in ((stock, "el_transformer"), (ours, "transformer")):
+        override = f"--model-overrides {{'_name':'{name}','arch':'{name}'}}"
+        assert_same_output(generate(data, path, "--task translation --beam 4", override), expected)
+
+
+def test_training_resumes_from_a_stock_checkpoint(data, tmp_path):
+    """The second epoch starts where the first one ended: optimizer, updates and loss go on."""
+    first = train(data, tmp_path, "transformer", until="--max-epoch 1")
+    second = train(data, tmp_path, "transformer", until="--max-epoch 2")
+    assert f"Loaded checkpoint {tmp_path}/checkpoint_last.pt (epoch 2 @ 20 updates)" in second
+    losses = [[float(loss) for loss in re.findall(r"train_inner.* loss=([\d.]+)", log)] for log in (first, second)]
+    assert len(losses[0]) == len(losses[1]) == 4
+    assert losses[0][0] > 3.9 and abs(losses[1][0] - losses[0][-1]) < 0.3
+
+
+def test_validation_with_bleu_while_training_is_stocks(data, tmp_path):
+    bleus = []
+    for task in ("translation", "el_translation --el-attention on"):
+        log = run(
+            "fairseq-train",
+            f"{data} --user-dir el_fairseq --no-save --optimizer adam --lr 0.005 --max-tokens 800 --max-update 60",
+            f"--seed 2 --task {task} --eval-bleu {MODELS['transformer']} --log-format simple --max-target-positions 64",
+        )
+        bleus.append(re.findall(r"valid on 'valid' subset.*\| bleu ([\d.]+)", log))
+    assert bleus[0] == bleus[1] != []
+
+
+def test_user_dir_works_from_any_folder_once_installed(data, checkpoint, tmp_path):
+    import importlib.util
+
+    fairseq = Path(importlib.util.find_spec("fairseq").origin).parents[1]
+    if not (fairseq / "el_fairseq").is_dir():
+        pytest.skip("el_fairseq is not installed here: pip install .")
+    options = f"--task el_translation --beam 2 --path {checkpoint('transformer')} --batch-size 16"
+    output = run("fairseq-generate", f"{data} --user-dir el_fairseq", options, cwd=tmp_path)
+    assert "decoder state: peak" in output
+
+
+class Payload:
+    """Builds a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.path}",))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(data, checkpoint, tmp_path):
+    state = torch.load(checkpoint("transformer"), weights_only=True)
+    proof = tmp_path / "ran"
+    torch.save({**state, "extra": Payload(proof)}, tmp_path / "evil.pt")
+    output = generate(data, tmp_path / "evil.pt", "--task el_translation", ok=False)
+    assert not proof.exists()
+    hint = output.strip().splitlines()[-1]
+    assert re.match(
+        rf"el_fairseq: checkpoint {tmp_path}/evil.pt: refused: it holds posix.system, which is not plain", hint
+    )
+
+
+def test_a_truncated_checkpoint_is_called_truncated(data, checkpoint, tmp_path):
+    whole = checkpoint("transformer").read_bytes()
+    (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
+    output = generate(data, tmp_path / "half.pt", "--task el_translation", ok=False)
+    assert f"el_fairseq: checkpoint {tmp_path}/half.pt: truncated or damaged" in output.strip().splitlines()[-1]
+
+
+def check_lossless(*arguments, ok=True):
+    return run("python", "scripts/check_lossless.py", *arguments, ok=ok)
+
+
+def test_check_lossless_finds_stock_and_el_identical(data, checkpoint):
+    for model in ("transformer", "bart"):
+        output = check_lossless(data, f"--path {checkpoint(model)} --beam 4 --batch-size 16 --no-repeat-ngram-size 2")
+        assert "identical best hypotheses  60" in output and "lossless in float32" in output
+
+
+def test_check_lossless_fails_where_scores_drift(data, checkpoint):
+    output = check_lossless(data, f"--path {checkpoint('transformer')} --beam 4 --max-drift 0 --limit 16", ok=False)
+    assert re.search(r"NOT lossless in float32: a score drifts by \S+, more than --max-drift 0", output)
