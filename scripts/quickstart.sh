@@ -30,9 +30,9 @@ if [[ ! -f $OUT/model.pt ]]; then
     fairseq-train "$OUT/bin" --user-dir el_fairseq --task translation --arch transformer \
         --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 128 --encoder-ffn-embed-dim 512 \
         --encoder-attention-heads 4 --decoder-attention-heads 4 --encoder-normalize-before --decoder-normalize-before \
-        --share-decoder-input-output-embed --dropout 0.1 --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
-        --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 --lr 0.006 --lr-scheduler polynomial_decay \
-        --warmup-updates 100 --total-num-update 1000 --max-update 1000 --max-tokens 4096 --seed 1 \
+        --share-decoder-input-output-embed --dropout 0.0 --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
+        --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 --lr 0.004 --lr-scheduler polynomial_decay \
+        --warmup-updates 150 --total-num-update 1000 --max-update 1000 --max-tokens 4096 --seed 1 \
         --disable-validation --no-epoch-checkpoints --save-dir "$OUT/checkpoints" --tensorboard-logdir "$OUT/tensorboard" \
         --log-format simple --log-interval 100 2>&1 | tee "$OUT/train.log" |
         sed -nE 's/.* train_inner \|.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/update \2 of 1000, nll_loss \1/p'
