@@ -7,6 +7,7 @@ nothing else: a checkpoint that names anything else stays refused, because build
 
 import argparse
 import collections
+import errno
 import re
 import sys
 import typing
@@ -61,7 +62,8 @@ def load_hint(error):
             "run. Get the checkpoint from a source you trust, saved with plain containers; if you wrote that class "
             f"yourself, allow it in your own code with torch.serialization.add_safe_globals([{refused[1]}])."
         )
-    if "PytorchStreamReader" in text or isinstance(error, EOFError):
+    broken_seek = isinstance(error, OSError) and error.errno == errno.EINVAL
+    if "PytorchStreamReader" in text or isinstance(error, EOFError) or broken_seek:
         return "truncated or damaged: it ends before its data does. Copy or download it again and compare the sizes."
     return None
 

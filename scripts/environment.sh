@@ -31,8 +31,8 @@ ensure_environment() {
         "$python" -m venv .venv
     fi
     rm -rf build
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt \
+    .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt setuptools
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation -c constraints.txt \
         --upgrade ".[test,quickstart]"
     rm -rf build
     echo "$state" >"$stamp"

@@ -35,7 +35,7 @@ if [[ ! -f $OUT/model.pt ]]; then
         --warmup-updates 150 --total-num-update 1000 --max-update 1000 --max-tokens 4096 --seed 1 \
         --disable-validation --no-epoch-checkpoints --save-dir "$OUT/checkpoints" --tensorboard-logdir "$OUT/tensorboard" \
         --log-format simple --log-interval 100 2>&1 | tee "$OUT/train.log" |
-        sed -nE 's/.* train_inner \|.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/update \2 of 1000, nll_loss \1/p'
+        sed -unE 's/.* train_inner \|.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/update \2 of 1000, nll_loss \1/p'
     cp "$OUT/checkpoints/checkpoint_last.pt" "$OUT/model.pt"
 fi
 

@@ -1,0 +1,113 @@
+"""The check that others rely on: it must find what is wrong, and tell it from rounding."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fairseq.sequence_generator import SequenceGenerator
+from helpers import batch, build_model, dictionary
+
+from el_fairseq.generation.lossless import Comparison, LosslessCheck
+from el_fairseq.modules import el_attention
+
+WORDS = dictionary(12)
+SAMPLE = batch(WORDS, [12, 7, 5, 3])
+
+
+class Task:
+    """As much of a fairseq task as the check needs."""
+
+    def build_generator(self, models, options):
+        return SequenceGenerator(models, WORDS, **options)
+
+    def inference_step(self, generator, models, sample, **kwargs):
+        return generator.generate(models, sample, **kwargs)
+
+
+def check(model, **options):
+    checker = LosslessCheck(Task(), [model], {"beam_size": 4, "max_len_b": 20, **options}, "on")
+    checker.add(SAMPLE, lambda sentence: (part(sentence), {"prefix_tokens": None}), prefix_tokens=None)
+    return checker.result
+
+
+def part(sentence):
+    rows = slice(sentence, sentence + 1)
+    return {"id": SAMPLE["id"][rows], "net_input": {key: value[rows] for key, value in SAMPLE["net_input"].items()}}
+
+
+@pytest.mark.parametrize("arch", ["transformer", "bart_base"])
+@pytest.mark.parametrize("size", [0, 2])
+def test_all_identical(arch, size):
+    model = build_model(arch, WORDS, seed=1, gain=2.0, dtype=torch.float32)
+    result = check(model, no_repeat_ngram_size=size)
+    assert (result.sentences, result.identical, result.ties, result.differences) == (4, 4, [], [])
+    assert result.identical_hypotheses == result.hypotheses > 4
+    assert 0 < result.positional_drift < 1e-4 and result.score_drift < 1e-4
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_a_wrong_attention_is_a_real_difference(monkeypatch):
+    right = el_attention.el_query
+    monkeypatch.setattr(el_attention, "el_query", lambda *args: right(*args) * -30)
+    result = check(build_model("transformer", WORDS, seed=1, gain=3.0, dtype=torch.float32))
+    assert len(result.differences) + result.identical == 4 and result.differences and not result.ties
+
+
+def test_rounding_between_equals_is_a_tie(monkeypatch):
+    """Two types that score exactly the same; with EL in float32, and only there, a last digit decides between them."""
+    model = build_model("transformer", WORDS, seed=1, gain=2.0, dtype=torch.float32)
+    generator = Task().build_generator([model], {"beam_size": 4, "max_len_b": 20})
+
+    def first_token():
+        (best, *_), *_ = generator.generate(None, SAMPLE)
+        return best["tokens"][0].item()
+
+    output, el_output, decoded_with_el = model.decoder.output_projection, el_attention.el_output, []
+    pair = {first_token(), len(WORDS) - 1}
+    assert len(pair) == 2
+    with torch.no_grad():
+        for weight in (output.weight, model.decoder.embed_tokens.weight):
+            weight[list(pair)] = weight[min(pair)].clone()
+    (other,) = pair - {first_token()}
+
+    def noting(context, *args):
+        decoded_with_el.append(context.dtype)
+        return el_output(context, *args)
+
+    def tilt(module, inputs, logits):
+        if torch.float32 in decoded_with_el:
+            decoded_with_el.clear()
+            logits[..., other] += 1e-5
+        return logits
+
+    monkeypatch.setattr(el_attention, "el_output", noting)
+    output.register_forward_hook(tilt)
+    result = check(model)
+    assert result.ties and not result.differences
+    assert len(result.ties) + result.identical == 4
+
+
+def test_comparison_counts():
+    def hypo(tokens, score):
+        scores = torch.full((len(tokens),), score)
+        return {"tokens": torch.tensor(tokens), "score": torch.tensor(score), "positional_scores": scores}
+
+    result = Comparison()
+    assert result.add([hypo([5, 2], -1.0), hypo([6, 2], -2.0)], [hypo([5, 2], -1.5), hypo([7, 2], -9.0)])
+    assert not result.add([hypo([5, 2], -1.0)], [hypo([6, 2], -3.0)])
+    assert not result.add([hypo([5, 2], -1.0)], [])
+    assert result.add([], [])
+    assert (result.sentences, result.identical, result.hypotheses, result.identical_hypotheses) == (4, 2, 4, 1)
+    assert result.score_drift == 0.5 and result.positional_drift == 0.5
+
+
+def test_generation_options_reach_both_generators():
+    options = SimpleNamespace(asked=[])
+
+    class Recording(Task):
+        def build_generator(self, models, given):
+            options.asked.append(given)
+            return super().build_generator(models, given)
+
+    checker = LosslessCheck(Recording(), [build_model("transformer", WORDS)], {"beam_size": 3}, "on")
+    assert [generator.beam_size for generator in checker.generators] == [3, 3] and options.asked == [{"beam_size": 3}]

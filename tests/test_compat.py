@@ -1,0 +1,68 @@
+"""Loading checkpoints: what is harmless loads, everything else is refused in plain words."""
+
+import argparse
+import collections
+import subprocess
+import sys
+
+import numpy
+import omegaconf
+import pytest
+import torch
+from fairseq.logging import meters
+
+from el_fairseq.compat import load_hint
+
+
+class Custom:
+    """Harmless in fact, but nobody can know that."""
+
+
+def meter():
+    average = meters.AverageMeter(round=3)
+    average.update(2.5, 4)
+    return average
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        argparse.Namespace(arch="transformer", lr=[0.1]),
+        omegaconf.OmegaConf.create({"model": {"_name": "transformer", "layers": [1, 2]}, "seed": 1}),
+        numpy.float64(3.5),
+        numpy.float32(0.5),
+        collections.OrderedDict(train=1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_real_checkpoints_hold_loads(value, tmp_path):
+    torch.save({"model": {}, "extra": value}, tmp_path / "model.pt")
+    assert torch.load(tmp_path / "model.pt")["extra"] == value
+
+
+def test_meters_of_old_checkpoints_load(tmp_path):
+    torch.save({"train_meters": meter()}, tmp_path / "model.pt")
+    assert torch.load(tmp_path / "model.pt")["train_meters"].avg == 2.5
+
+
+def test_anything_else_is_refused_and_named(tmp_path):
+    torch.save({"model": Custom()}, tmp_path / "model.pt")
+    with pytest.raises(Exception, match="Custom") as refused:
+        torch.load(tmp_path / "model.pt")
+    assert load_hint(refused.value).startswith(f"refused: it holds {Custom.__module__}.Custom, which is not plain data")
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_truncated_files_are_called_truncated(share, tmp_path):
+    torch.save({"model": torch.zeros(1000)}, tmp_path / "model.pt")
+    whole = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "model.pt").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(Exception) as broken:  # noqa: B017
+        torch.load(tmp_path / "model.pt")
+    assert load_hint(broken.value).startswith("truncated or damaged")
+
+
+def test_other_errors_get_no_hint():
+    assert load_hint(RuntimeError("CUDA out of memory")) is None
+    done = subprocess.run([sys.executable, "-c", "import el_fairseq; 1 / 0"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == "ZeroDivisionError: division by zero"
