@@ -7,7 +7,6 @@ nothing else: a checkpoint that names anything else stays refused, because build
 
 import argparse
 import collections
-import errno
 import re
 import sys
 import typing
@@ -21,10 +20,13 @@ from omegaconf.nodes import AnyNode
 
 HARMLESS = (
     argparse.Namespace,  # the arguments of every legacy model and task
-    # checkpoints from before 0.9 keep their meters
+    # checkpoints from before 0.10 keep their meters, under the module's old name
     meters.AverageMeter,
     meters.StopwatchMeter,
     meters.TimeMeter,
+    (meters.AverageMeter, "fairseq.meters.AverageMeter"),
+    (meters.StopwatchMeter, "fairseq.meters.StopwatchMeter"),
+    (meters.TimeMeter, "fairseq.meters.TimeMeter"),
     # checkpoints of 0.12 may keep their configuration as it was
     omegaconf.DictConfig,
     omegaconf.ListConfig,
@@ -53,26 +55,29 @@ def load_stock_checkpoints():
 
 
 def load_hint(error):
-    """What an error of ``torch.load`` means and what to do, or None if ``error`` is something else."""
-    text = str(error)
-    refused = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", text)
+    """What an error that ``torch.load`` raised for a checkpoint means, and what to do."""
+    refused = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", str(error))
     if refused:
         return (
             f"refused: it holds {refused[1]}, which is not plain data, and building it can run any code. Nothing was "
             "run. Get the checkpoint from a source you trust, saved with plain containers; if you wrote that class "
             f"yourself, allow it in your own code with torch.serialization.add_safe_globals([{refused[1]}])."
         )
-    broken_seek = isinstance(error, OSError) and error.errno == errno.EINVAL
-    if "PytorchStreamReader" in text or isinstance(error, EOFError) or broken_seek:
-        return "truncated or damaged: it ends before its data does. Copy or download it again and compare the sizes."
-    return None
+    return (
+        f"truncated, damaged, or no checkpoint at all ({type(error).__name__} while reading it). Copy or download it "
+        "again and compare the sizes."
+    )
 
 
 def _checkpoint_in(traceback):
-    """The path that fairseq was loading when the error came up, or None if it was not loading one."""
+    """The path of the checkpoint that ``torch.load`` was reading for fairseq when the error came up, or None."""
+    path = None
     while traceback is not None:
-        if traceback.tb_frame.f_code.co_name == "load_checkpoint_to_cpu":
-            return traceback.tb_frame.f_locals.get("path")
+        code = traceback.tb_frame.f_code
+        if code.co_name == "load_checkpoint_to_cpu":
+            path = traceback.tb_frame.f_locals.get("path")
+        if path is not None and code is torch.load.__code__:
+            return path
         traceback = traceback.tb_next
     return None
 
@@ -81,9 +86,8 @@ def _with_hint(previous):
     def excepthook(kind, error, traceback):
         previous(kind, error, traceback)
         path = _checkpoint_in(traceback)
-        hint = load_hint(error) if path is not None else None
-        if hint is not None:
-            print(f"el_fairseq: checkpoint {path}: {hint}", file=sys.stderr)
+        if path is not None:
+            print(f"el_fairseq: checkpoint {path}: {load_hint(error)}", file=sys.stderr)
 
     excepthook.hints = True
     return excepthook

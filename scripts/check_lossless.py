@@ -3,10 +3,10 @@
 
 Usage: check_lossless.py DATA --path MODEL.pt [any option of fairseq-generate] [--el-attention on] [--limit N]
 
-Each batch is decoded by stock fairseq and with EL-attention, by the same weights. Where the best hypothesis of a
-sentence differs, that sentence is decoded again in float64 by both: if they agree there, two hypotheses were so close
-that rounding chose between them (a tie); if not, it is a real difference. Exit status 0 if there is none and no score
-drifts by more than --max-drift, 1 otherwise, 2 for a wrong command line.
+Each batch is decoded by stock fairseq and with EL-attention, by the same weights. Where any hypothesis differs, the
+batch is decoded again in float64 by both: if they agree there, hypotheses were so close that rounding chose between
+them (a tie); if not, it is a real difference. Exit status 0 if there is none and no score drifts by more than
+--max-drift, 1 otherwise, 2 for a wrong command line.
 """
 
 import argparse
@@ -79,21 +79,12 @@ def compare(cfg, mode, limit):
     """Run the check over the subset, with progress; returns the comparison."""
     task, models, batches, cuda = load(cfg)
     check = LosslessCheck(task, models, cfg.generation, mode)
-    dataset = task.dataset(cfg.dataset.gen_subset)
-
-    def ready(sample):
-        prefix = sample["target"][:, : cfg.generation.prefix_size] if cfg.generation.prefix_size > 0 else None
-        sample, prefix = (utils.move_to_cuda(x) if cuda else x for x in (sample, prefix))
-        return sample, {"prefix_tokens": prefix}
-
-    def alone(sentence):
-        return ready(dataset.collater([dataset[sentence]]))
-
     for sample in progress_bar.progress_bar(batches, log_format="simple", log_interval=10, prefix="comparing"):
         if not sample:
             continue
-        sample, kwargs = ready(sample)
-        check.add(sample, alone, **kwargs)
+        sample = utils.move_to_cuda(sample) if cuda else sample
+        prefix = sample["target"][:, : cfg.generation.prefix_size] if cfg.generation.prefix_size > 0 else None
+        check.add(sample, prefix_tokens=prefix)
         if limit is not None and check.result.sentences >= limit:
             break
     return check.result

@@ -50,7 +50,7 @@ generate stock translation
 generate auto el_translation
 generate on el_translation --el-attention on
 echo
-python $EXAMPLE/table.py "stock=$OUT/generate.stock" "el_translation (auto)=$OUT/generate.auto" \
+python $EXAMPLE/table.py --max-error-rate 0.15 "stock=$OUT/generate.stock" "el_translation (auto)=$OUT/generate.auto" \
     "el_translation --el-attention on=$OUT/generate.on"
 
 echo

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from fairseq.models.bart import BARTModel
+from fairseq.models.transformer import TransformerModel
+
+from el_fairseq import enable_el_attention
+from el_fairseq.modules import ELMultiheadAttention
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -166,11 +171,30 @@ def test_validation_with_bleu_while_training_is_stocks(data, tmp_path):
     for task in ("translation", "el_translation --el-attention on"):
         log = run(
             "fairseq-train",
-            f"{data} --user-dir el_fairseq --no-save --optimizer adam --lr 0.005 --max-tokens 800 --max-update 60",
-            f"--seed 2 --task {task} --eval-bleu {MODELS['transformer']} --log-format simple --max-target-positions 64",
+            f"{data} --user-dir el_fairseq --no-save --save-dir {tmp_path} --optimizer adam --lr 0.005",
+            f"--max-tokens 800 --max-update 60 --seed 2 --task {task} --eval-bleu {MODELS['transformer']} --log-format simple --max-target-positions 64",
         )
         bleus.append(re.findall(r"valid on 'valid' subset.*\| bleu ([\d.]+)", log))
     assert bleus[0] == bleus[1] != []
+
+
+@pytest.mark.parametrize("model", ["transformer", "bart"])
+def test_hub_interfaces_generate_the_same_with_el_attention(data, checkpoint, model):
+    folder, name = checkpoint(model).parent, checkpoint(model).name
+    cls = {"transformer": TransformerModel, "bart": BARTModel}[model]
+    options = {"bpe": None} if model == "bart" else {}
+    hub = cls.from_pretrained(str(folder), name, str(data), **options)
+    sentences = [hub.binarize(line) for line in ("a b c", "h g f e d c b a", "c")]
+    outputs = []
+    for mode in ("off", "on", "auto", "off"):
+        assert enable_el_attention(hub, mode) is hub
+        converted = [isinstance(module, ELMultiheadAttention) for module in hub.modules()]
+        assert sum(converted) == (0 if mode == "off" else 4)
+        generated = hub.generate(sentences, beam=3, max_len_b=20)
+        outputs.append([[hypo["tokens"].tolist() for hypo in sentence] for sentence in generated])
+        if model == "transformer":
+            outputs[-1].append(hub.translate(["a b c", "d"], beam=2))
+    assert outputs[0] == outputs[1] == outputs[2] == outputs[3]
 
 
 def test_user_dir_works_from_any_folder_once_installed(data, checkpoint, tmp_path):
@@ -210,7 +234,7 @@ def test_a_truncated_checkpoint_is_called_truncated(data, checkpoint, tmp_path):
     whole = checkpoint("transformer").read_bytes()
     (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
     output = generate(data, tmp_path / "half.pt", "--task el_translation", ok=False)
-    assert f"el_fairseq: checkpoint {tmp_path}/half.pt: truncated or damaged" in output.strip().splitlines()[-1]
+    assert f"el_fairseq: checkpoint {tmp_path}/half.pt: truncated, damaged, or no" in output.strip().splitlines()[-1]
 
 
 def check_lossless(*arguments, ok=True):

@@ -96,7 +96,7 @@ class ELSequenceGenerator(SequenceGenerator):
         if self.lm_model is not None:
             lm_out = self.lm_model(live.tokens[:, : step + 1])
             lm_lprobs = self.lm_model.get_normalized_probs(lm_out, log_probs=True, sample=None)
-            lprobs = lprobs + lm_lprobs[:, -1, :] * self.lm_weight
+            lprobs += lm_lprobs[:, -1, :] * self.lm_weight
         lprobs.nan_to_num_(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
         lprobs[:, self.pad] = -math.inf
         lprobs[:, self.unk] -= self.unk_penalty

@@ -37,10 +37,10 @@ class FinishedHypotheses:
         positional = cumulative[rows, : step + 1]
         positional[:, step] = candidate_scores[sentence, candidate]
         positional[:, 1:] = positional[:, 1:] - positional[:, :-1]
-        self.positional[(*place, slice(0, step + 1))] = positional
+        self.positional[(*place, slice(0, step + 1))] = positional.to(self.positional)
         self.tokens[(*place, slice(0, step))] = tokens[rows, 1 : step + 1]
         self.tokens[(*place, step)] = eos
-        self.scores[place] = sentence_scores[sentence, candidate]
+        self.scores[place] = sentence_scores[sentence, candidate].to(self.scores)
         self.steps[place], self.rows[place] = step, rows
         self.count.index_add_(0, ids[sentence], torch.ones_like(sentence))
 
@@ -76,15 +76,19 @@ class AttentionTrace:
         self.parents = []  # a step but the first: [rows], the row of the step before that each row continues
 
     def follow(self, finished):
-        """``[B, M, S, T]`` for the hypotheses in ``finished``, T the longest; None if there was no attention."""
+        """``[B, M, S, T]`` for the hypotheses in ``finished``, T the longest; None if there was no attention.
+
+        The weights of a step are given up as soon as they are followed, so that they are not kept twice.
+        """
         if not self.weights:
             return None
         ends, rows = finished.steps.view(-1), finished.rows.view(-1).clone()
-        shape = (len(self.weights), ends.numel(), self.weights[0].size(1))  # [T, B·M, S]
+        steps = len(self.weights)
+        shape = (steps, ends.numel(), self.weights[0].size(1))  # [T, B·M, S]
         traced = torch.zeros(shape, dtype=torch.float32, device=ends.device)  # float32 as in fairseq, for any model
-        for step in reversed(range(len(self.weights))):
+        for step in reversed(range(steps)):
             alive = (ends >= step).nonzero().squeeze(1)
-            traced[step, alive] = self.weights[step][rows[alive]].to(traced)
+            traced[step, alive] = self.weights.pop()[rows[alive]].to(traced)
             if step > 0:
                 rows[alive] = self.parents[step - 1][rows[alive]]
-        return traced.view(len(self.weights), finished.sentences, finished.beams, -1).permute(1, 2, 3, 0)
+        return traced.view(steps, finished.sentences, finished.beams, -1).permute(1, 2, 3, 0)

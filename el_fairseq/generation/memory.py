@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from el_fairseq.modules.convert import why_foreign
+from el_fairseq.modules.convert import layers_of, why_foreign
 
 logger = logging.getLogger(__name__)
 MIB = 2**20
@@ -83,8 +83,8 @@ class StockDecoder:
     def __init__(self, model, encoder_out, beams):
         self.beams = beams
         self.shares_beams = hasattr(model, "set_beam_size") and beams > 1  # BART since fairseq 0.12
-        layers = model.decoder.layers
-        self.item = layers[0].self_attn.k_proj.weight.element_size()
+        layers = layers_of(model.decoder)
+        self.item = next(model.decoder.parameters()).element_size()
         self.self_width = sum(layer.self_attn.embed_dim for layer in layers)
         cross = [layer.encoder_attn for layer in layers if layer.encoder_attn is not None]
         self.cross_width, self.cross_layers = sum(attention.embed_dim for attention in cross), len(cross)
@@ -95,8 +95,8 @@ class StockDecoder:
     def of(cls, model, encoder_out, beams):
         """For a model whose decoder is stock's own, else None: what others keep is only known by measuring."""
         known = why_foreign(getattr(model, "decoder", None)) is None
-        text = encoder_out is None or "encoder_embedding" in encoder_out
-        return cls(model, encoder_out, beams) if known and text else None
+        text = known and (encoder_out is None or "encoder_embedding" in encoder_out)
+        return cls(model, encoder_out, beams) if text else None
 
     def bytes(self, rows, steps):
         """With ``rows = b·M`` rows alive, each ``steps`` tokens long."""

@@ -29,8 +29,11 @@ class DecodesWithEL:
         """
         model = super().build_model(args, task)
         reasons = use_el_attention(model)
+        if getattr(args, "quant_noise_scalar", 0) > 0:  # the task replaces the projections when the model is built
+            reasons.append(f"--quant-noise-scalar {args.quant_noise_scalar}: the projections are quantized")
         if reasons:
-            raise ValueError(f"--arch {args.arch}: EL-attention does not cover {'; '.join(reasons)}")
+            name = getattr(args, "arch", cls.__name__)
+            raise ValueError(f"--arch {name}: EL-attention does not cover {'; '.join(reasons)}")
         return model
 
 

@@ -53,6 +53,11 @@ def use_stock_attention(model):
         unshare_beams(model.encoder)
 
 
+def layers_of(decoder):
+    """All decoder layers. By number: iterating over them with ``--decoder-layerdrop`` skips some at random."""
+    return [decoder.layers[i] for i in range(len(decoder.layers))]
+
+
 def why_foreign(decoder):
     """Why this decoder's own code is not the one whose use of attention and encoder output is known here, or None."""
     base = TransformerDecoderBase
@@ -63,7 +68,7 @@ def why_foreign(decoder):
             return f"{type(decoder).__name__}.{method} is not stock's"
     if decoder.cross_self_attention:
         return "cross_self_attention=True: self-attention also reads the encoder output"
-    for layer in decoder.layers:
+    for layer in layers_of(decoder):
         if getattr(type(layer), "forward", None) is not TransformerDecoderLayerBase.forward:
             return f"{type(layer).__name__} is not a stock decoder layer"
     return None
@@ -78,7 +83,9 @@ def _why_not_shared(encoder, attentions):
 
 def _attentions(decoder):
     """Each attention of the decoder layers as ``(parent, name, attention)``."""
-    named = [(layer, name, getattr(layer, name)) for layer in decoder.layers for name in ("self_attn", "encoder_attn")]
+    named = [
+        (layer, name, getattr(layer, name)) for layer in layers_of(decoder) for name in ("self_attn", "encoder_attn")
+    ]
     return [(layer, name, attention) for layer, name, attention in named if attention is not None]
 
 

@@ -104,7 +104,7 @@ class ELMultiheadAttention(MultiheadAttention):
         else:
             source, padding = self._cross_source(rows.size(0), key, incremental_state), key_padding_mask
         attend = self._attend_hidden if len(source) == 1 else self._attend_projected
-        context, weights = attend(rows, *source, _merge_masks(padding, attn_mask, rows.size(0)))
+        context, weights = attend(rows, *source, _merge_masks(padding, attn_mask))
         output = self.out_proj(context.transpose(0, 1))  # [N, T, E] -> [T, N, E]
         if not (need_weights or need_head_weights):
             return output, None
@@ -188,7 +188,7 @@ class ELMultiheadAttention(MultiheadAttention):
         return {"softmax_dtype": SOFTMAX_DTYPE, "dropout": dropout if active else None}
 
 
-def _merge_masks(padding, attn_mask, rows):
+def _merge_masks(padding, attn_mask):
     """One mask for the core: ``[B, S]`` if only padding hides keys, else a float ``[B or 1, M, T or 1, S]``."""
     if attn_mask is None:
         return None if padding is None else padding.bool()

@@ -8,7 +8,8 @@ BLOCK = 16  # tokens by which a cache grows; the memory above need is at most th
 class GrowingCache:
     """Preallocated ``[rows, ..., capacity, width]`` of which ``[..., :length, :]`` is filled.
 
-    ``append`` writes in place and copies only where a block is full; ``reorder`` moves only the rows that change.
+    ``append`` writes in place and copies only where a block is full; ``reorder`` works in place while no row leaves,
+    and on a CPU moves only the rows that change.
     """
 
     def __init__(self):
@@ -42,7 +43,10 @@ class GrowingCache:
             survivors.narrow(-2, 0, self.length).copy_(self.filled.index_select(0, order))
             self.buffer = survivors
             return
-        moved = (order != torch.arange(rows, device=order.device)).nonzero().squeeze(1)
+        if order.device.type != "cpu":  # to ask which rows move would make the host wait for the device
+            self.filled.copy_(self.filled.index_select(0, order))
+            return
+        moved = (order != torch.arange(rows)).nonzero().squeeze(1)
         if moved.numel() > 0:
             self.filled.index_copy_(0, moved, self.filled.index_select(0, order[moved]))
 

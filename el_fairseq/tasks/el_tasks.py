@@ -24,8 +24,8 @@ class ELAttentionConfig:
     el_attention: ChoiceEnum(MODES) = field(
         default="auto",
         metadata={
-            "help": "on: EL-attention wherever its identities hold; auto: that, or keys and values shared by the "
-            "beams, whichever is faster on the device; off: stock attention. The output is the same"
+            "help": "on: EL-attention wherever its identities hold; auto: that, but on a CPU keys and values, those of "
+            "the source shared by the beams; off: stock attention. The output is the same"
         },
     )
 

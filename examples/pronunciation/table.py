@@ -7,6 +7,7 @@ run without the plugin's generator it is what the others say that stock would ke
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 SECONDS = re.compile(r"Translated .* in ([\d.]+)s")
@@ -49,7 +50,9 @@ def edit_distance(a, b):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outputs", nargs="+", metavar="NAME=FILE", help="what to call a run, and its output")
-    named = [argument.split("=", 1) for argument in parser.parse_args().outputs]
+    parser.add_argument("--max-error-rate", type=float, default=1.0, metavar="X", help="above it, exit status 1")
+    args = parser.parse_args()
+    named = [argument.split("=", 1) for argument in args.outputs]
     outputs = [(name, Output(Path(path))) for name, path in named]
     _, reference = outputs[0]
     stock_state = next((output.stock_state for _, output in outputs if output.stock_state), None)
@@ -65,6 +68,9 @@ def main():
         state = stock_state if output.state is None else output.state
         shown = "not logged" if state is None else f"{state:.1f} MiB"
         print(f"| {name} | {output.error_rate():.1%} | {same:,} of {total:,} | {output.seconds:.1f} | {shown} |")
+    worst = max(output.error_rate() for _, output in outputs)
+    if worst > args.max_error_rate:
+        sys.exit(f"phoneme error rate {worst:.1%}: more than {args.max_error_rate:.0%}, training went wrong")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_INV_REGISTRY, ARCH_M
 from helpers import build_model, dictionary
 
 from el_fairseq.models import el_architectures
+from el_fairseq.modules import ELMultiheadAttention
 
 WORDS = dictionary(12)
 
@@ -34,6 +35,16 @@ def test_built_exactly_as_stock(arch):
 def test_an_option_outside_the_identities_is_refused_by_name():
     with pytest.raises(ValueError, match="--arch el_transformer: .*cross_self_attention=True"):
         build_model("el_transformer", WORDS, cross_self_attention=True, no_cross_attention=True)
+
+
+def test_quantized_projections_are_refused_by_name():
+    with pytest.raises(ValueError, match="--quant-noise-scalar 0.1: the projections are quantized"):
+        build_model("el_transformer", WORDS, quant_noise_scalar=0.1)
+
+
+def test_layerdrop_converts_every_layer():
+    model = build_model("el_transformer", WORDS, decoder_layerdrop=0.9, decoder_layers=6)
+    assert sum(isinstance(module, ELMultiheadAttention) for module in model.modules()) == 12
 
 
 def test_a_second_import_changes_nothing():
