@@ -172,7 +172,8 @@ def test_validation_with_bleu_while_training_is_stocks(data, tmp_path):
         log = run(
             "fairseq-train",
             f"{data} --user-dir el_fairseq --no-save --save-dir {tmp_path} --optimizer adam --lr 0.005",
-            f"--max-tokens 800 --max-update 60 --seed 2 --task {task} --eval-bleu {MODELS['transformer']} --log-format simple --max-target-positions 64",
+            f"--max-tokens 800 --max-update 60 --seed 2 --task {task} --eval-bleu --max-target-positions 64",
+            f"{MODELS['transformer']} --log-format simple",
         )
         bleus.append(re.findall(r"valid on 'valid' subset.*\| bleu ([\d.]+)", log))
     assert bleus[0] == bleus[1] != []
