@@ -10,6 +10,7 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.modules.ngram_block import NGramBlock
+from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class ELSequenceGenerator(SequenceGenerator):
                 break
             order, sentence_left = live.advance(step, candidates, ended)
             trace.parents.append(order)
-            self.model.reorder_incremental_state(states, order)
+            self._reorder(states, order)
             if sentence_left:
                 encoder_outs = self.model.reorder_encoder_out(encoder_outs, order)
         without = int((finished.count == 0).sum())
@@ -81,6 +82,15 @@ class ELSequenceGenerator(SequenceGenerator):
             message = "no hypothesis could end within --max-len-a/b (%d tokens) for %d of %d sentences"
             logger.warning(message, max_len, without, bsz)
         return finished.to_lists(trace.follow(finished))
+
+    def _reorder(self, states, order):
+        """Let the decoder state follow the beams; no search through the modules where all of it is ours."""
+        for model, state in zip(self.model.models, states):
+            if all(isinstance(kept, (SelfAttentionState, CrossAttentionState)) for kept in state.values()):
+                for kept in state.values():
+                    kept.reorder(order)
+            elif self.model.has_incremental_states():
+                model.decoder.reorder_incremental_state_scripting(state, order)
 
     def _max_len(self, src_len, src_lengths):
         if self.match_source_len:

@@ -32,6 +32,8 @@ class FinishedHypotheses:
         candidate_scores, sentence_scores = scores
         slot = self.count[ids].unsqueeze(1) + ended.cumsum(dim=1) - 1
         sentence, candidate = (ended & (slot < self.beams)).nonzero(as_tuple=True)
+        if sentence.numel() == 0:
+            return
         place = (ids[sentence], slot[sentence, candidate])
         rows = row_of[sentence, candidate]
         positional = cumulative[rows, : step + 1]

@@ -124,15 +124,14 @@ class ELMultiheadAttention(MultiheadAttention):
         """Append this step to the cache: ``(hidden [N, t, E],)`` or ``(key, value [N, H, t, d])``, and the padding."""
         state = self.get_incremental_state(incremental_state, "el_state")
         if state is None:
-            hidden = self.plan("self", query.device) == HIDDEN
-            state = SelfAttentionState(caches=1 if hidden else 2)
+            state = SelfAttentionState(row_dim=0 if self.plan("self", query.device) == HIDDEN else 1)
             self.set_incremental_state(incremental_state, "el_state", state)
-        if len(state.caches) == 1:
-            news = (query.transpose(0, 1),)
-        else:
-            news = (self._heads(self.k_proj(query)), self._heads(self.v_proj(query)))
         padding = None if key_padding_mask is None else key_padding_mask.bool()
-        return state.append(news, padding), state.padding
+        if state.cache.row_dim == 0:
+            return (state.append(query.transpose(0, 1), padding),), state.padding
+        new = torch.stack((self.k_proj(query), self.v_proj(query)))  # [2, T, N, H·d]
+        new = new.view(*new.shape[:3], self.num_heads, self.head_dim).permute(0, 2, 3, 1, 4)  # -> [2, N, H, T, d]
+        return state.append(new, padding).unbind(0), state.padding
 
     def _cross_source(self, rows, key, incremental_state):
         """The source of cross-attention: ``(hidden [B, S, K],)``, or ``(key, value [B, H, S, d])`` computed once."""
@@ -175,8 +174,6 @@ class ELMultiheadAttention(MultiheadAttention):
         query = rows.reshape(b, m, t, h, d).permute(0, 3, 1, 2, 4).reshape(b * h, m * t, d)  # -> [B·H, M·T, d]
         if mask is not None and mask.dim() == 4:
             mask = mask.expand(b, m, t, s).reshape(b, m * t, s)
-        if mask is not None:
-            mask = mask.repeat_interleave(h, dim=0)  # [B, ..] -> [B·H, ..]
         key, value = key.flatten(0, 1), value.flatten(0, 1)  # [B, H, S, d] -> [B·H, S, d]
         context, weights, _ = shared_kv_attention(query, key, value, mask, **self._softmax())
         context = context.view(b, h, m, t, d).permute(0, 2, 3, 1, 4).reshape(n, t, -1)  # -> [N, T, E]

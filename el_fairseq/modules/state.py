@@ -6,23 +6,23 @@ BLOCK = 16  # tokens by which a cache grows; the memory above need is at most th
 
 
 class GrowingCache:
-    """Preallocated ``[rows, ..., capacity, width]`` of which ``[..., :length, :]`` is filled.
+    """Preallocated ``[..., capacity, width]`` of which ``[..., :length, :]`` is filled; ``row_dim`` numbers the rows.
 
-    ``append`` writes in place and copies only where a block is full; ``reorder`` works in place while no row leaves,
-    and on a CPU moves only the rows that change.
+    ``append`` writes in place and copies only where a block is full; ``reorder`` works in place while no row leaves.
     """
 
-    def __init__(self):
+    def __init__(self, row_dim=0):
+        self.row_dim = row_dim
         self.buffer = None
         self.length = 0
 
     @property
     def filled(self):
-        """``[rows, ..., length, width]``, a view."""
+        """``[..., length, width]``, a view."""
         return self.buffer.narrow(-2, 0, self.length)
 
     def append(self, new):
-        """Add ``new [rows, ..., n, width]`` behind what is there."""
+        """Add ``new [..., n, width]`` behind what is there."""
         length = self.length + new.size(-2)
         if self.buffer is None or length > self.buffer.size(-2):
             self._grow(new, -(-length // BLOCK) * BLOCK)
@@ -37,51 +37,43 @@ class GrowingCache:
 
     def reorder(self, order):
         """Row ``i`` becomes what row ``order[i]`` was; fewer rows than before free the memory of the rest."""
-        rows = self.buffer.size(0)
-        if order.numel() != rows:
-            survivors = self.buffer.new_empty(order.numel(), *self.buffer.shape[1:])
-            survivors.narrow(-2, 0, self.length).copy_(self.filled.index_select(0, order))
-            self.buffer = survivors
-            return
-        if order.device.type != "cpu":  # to ask which rows move would make the host wait for the device
-            self.filled.copy_(self.filled.index_select(0, order))
-            return
-        moved = (order != torch.arange(rows)).nonzero().squeeze(1)
-        if moved.numel() > 0:
-            self.filled.index_copy_(0, moved, self.filled.index_select(0, order[moved]))
+        moved = self.filled.index_select(self.row_dim, order)
+        if order.numel() != self.buffer.size(self.row_dim):
+            self.buffer = moved.new_empty(*moved.shape[:-2], *self.buffer.shape[-2:])
+        self.filled.copy_(moved)
 
 
 class SelfAttentionState:
-    """What one self-attention keeps a row: hidden states alone, or keys and values; and padding, once there is any."""
+    """What one self-attention keeps of its past: hidden states ``[N, t, E]``, or keys and values ``[2, N, H, t, d]``.
 
-    def __init__(self, caches):
-        self.caches = tuple(GrowingCache() for _ in range(caches))
-        self.padding = None  # [rows, length], True where the token was padding; None while there is none
+    Its padding is kept too, once there is any.
+    """
 
-    def append(self, news, padding):
-        """Append one tensor a cache; ``padding [rows, n]`` or None belongs to the appended tokens."""
-        seen = self.caches[0].length
-        for cache, new in zip(self.caches, news):
-            cache.append(new)
+    def __init__(self, row_dim):
+        self.cache = GrowingCache(row_dim)
+        self.padding = None  # [N, t], True where the token was padding; None while there is none
+
+    def append(self, new, padding):
+        """Append tokens and return all that is kept; ``padding [N, n]`` or None belongs to the appended tokens."""
+        seen = self.cache.length
+        self.cache.append(new)
         if padding is not None or self.padding is not None:
-            rows, length = news[0].size(0), self.caches[0].length
-            grown = torch.zeros(rows, length, dtype=torch.bool, device=news[0].device)
+            rows = new.size(self.cache.row_dim)
+            grown = torch.zeros(rows, self.cache.length, dtype=torch.bool, device=new.device)
             if self.padding is not None:
                 grown[:, :seen] = self.padding
             if padding is not None:
                 grown[:, seen:] = padding
             self.padding = grown
-        return [cache.filled for cache in self.caches]
+        return self.cache.filled
 
     def reorder(self, order):
-        for cache in self.caches:
-            cache.reorder(order)
+        self.cache.reorder(order)
         if self.padding is not None:
             self.padding = self.padding.index_select(0, order)
 
     def tensors(self):
-        buffers = [cache.buffer for cache in self.caches]
-        return buffers if self.padding is None else [*buffers, self.padding]
+        return [self.cache.buffer] if self.padding is None else [self.cache.buffer, self.padding]
 
 
 class CrossAttentionState:

@@ -10,7 +10,8 @@ def shared_kv_attention(query, key, value, mask=None, *, softmax_dtype=torch.flo
         query: ``[B, R, C]``, already scaled.
         key: ``[B, S, C]``.
         value: ``[B, S, C']``; for EL-attention the same tensor as ``key``.
-        mask: ``[B, S]`` or ``[B, R, S]``; boolean (True: leave this key out) or a float that is added to the scores.
+        mask: ``[B', S]`` or ``[B', R, S]``; boolean (True: leave this key out) or a float that is added to the scores.
+            Where ``B'`` is less than ``B``, each entry holds for ``B / B'`` successive ones.
         softmax_dtype: dtype of the softmax; float32 for every input is fairseq's rule (``fairseq.utils.softmax``).
         dropout: a callable applied to the attention weights, or None.
 
@@ -20,8 +21,10 @@ def shared_kv_attention(query, key, value, mask=None, *, softmax_dtype=torch.flo
     """
     scores = torch.bmm(query, key.transpose(1, 2))  # [B, R, C] · [B, C, S] -> [B, R, S]
     if mask is not None:
-        mask = mask.unsqueeze(1) if mask.dim() == 2 else mask  # [B, S] -> [B, 1, S]
-        scores = scores.masked_fill(mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+        mask = mask[:, None, None] if mask.dim() == 2 else mask.unsqueeze(1)  # -> [B', 1, 1 or R, S]
+        grouped = scores.view(mask.size(0), -1, *scores.shape[1:])  # [B, R, S] -> [B', B / B', R, S]
+        grouped = grouped.masked_fill_(mask, float("-inf")) if mask.dtype == torch.bool else grouped + mask
+        scores = grouped.view_as(scores)
     weights = torch.softmax(scores, dim=-1, dtype=softmax_dtype)
     kept = weights.to(value.dtype)
     mass = None

@@ -114,7 +114,7 @@ def test_hidden_layout_keeps_only_inputs_and_cross_attention_keeps_nothing():
     own(x, x, x, incremental_state=state)
     cross(x, source, source, incremental_state=state, static_kv=True)
     (kept,) = state.values()
-    assert torch.equal(kept.caches[0].filled, x.transpose(0, 1)) and len(kept.tensors()) == 1
+    assert torch.equal(kept.cache.filled, x.transpose(0, 1)) and len(kept.tensors()) == 1
 
 
 def test_dropout_while_decoding_is_exact_with_stocks_draws():

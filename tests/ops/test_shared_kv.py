@@ -51,6 +51,17 @@ def test_is_softmax_of_products_times_values(shape, masked, dtype, device):
     assert_close(weights, expected_weights.to(softmax_dtype), 3e-2 if dtype == torch.bfloat16 else 2e-5)
 
 
+@pytest.mark.parametrize("by_row", [False, True], ids=["padding", "by row"])
+def test_one_mask_can_hold_for_several_entries(by_row):
+    torch.manual_seed(0)
+    query, key = torch.randn(6, 4, 5), torch.randn(6, 7, 5)
+    mask = torch.rand(2, 4, 7) < 0.5 if by_row else torch.rand(2, 7) < 0.5
+    mask[..., 0] = False
+    expected, _, _ = shared_kv_attention(query, key, key, mask.repeat_interleave(3, dim=0))
+    actual, _, _ = shared_kv_attention(query, key, key, mask)
+    assert torch.equal(actual, expected)
+
+
 def test_softmax_is_in_float32_unless_asked_otherwise():
     query, key = torch.randn(1, 2, 4, dtype=torch.float64), torch.randn(1, 3, 4, dtype=torch.float64)
     output, weights, _ = shared_kv_attention(query, key, key)
