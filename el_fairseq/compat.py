@@ -18,6 +18,7 @@ from fairseq.logging import meters
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
+NUMPY_SCALAR = numpy.float64(0).__reduce__()[0]  # its module's name depends on the version of numpy
 HARMLESS = (
     argparse.Namespace,  # the arguments of every legacy model and task
     # checkpoints from before 0.10 keep their meters, under the module's old name
@@ -40,10 +41,10 @@ HARMLESS = (
     int,
     # a best score that was a numpy number
     numpy.dtype,
-    numpy.dtypes.Float32DType,
-    numpy.dtypes.Float64DType,
-    (numpy._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (numpy._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    type(numpy.dtype(numpy.float32)),
+    type(numpy.dtype(numpy.float64)),
+    (NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+    (NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
 )
 
 

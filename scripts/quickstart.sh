@@ -52,6 +52,8 @@ generate on el_translation --el-attention on
 echo
 python $EXAMPLE/table.py --max-error-rate 0.15 "stock=$OUT/generate.stock" "el_translation (auto)=$OUT/generate.auto" \
     "el_translation --el-attention on=$OUT/generate.on"
+echo
+python scripts/check_lossless.py "$OUT/bin" --path "$OUT/model.pt" --beam 5 --batch-size 128 2>"$OUT/check_lossless.log"
 
 echo
 echo "== 4/4 made-up words, by fairseq-interactive"

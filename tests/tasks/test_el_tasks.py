@@ -1,0 +1,71 @@
+"""The el_ tasks: stock tasks whose generator is the EL twin."""
+
+import pytest
+from fairseq.dataclass.configs import GenerationConfig
+from fairseq.modules import MultiheadAttention
+from fairseq.sequence_generator import SequenceGenerator
+from fairseq.sequence_scorer import SequenceScorer
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
+from helpers import assert_same_hypotheses, batch, build_model, dictionary
+
+from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
+from el_fairseq.modules import ELMultiheadAttention
+from el_fairseq.tasks.el_tasks import ELTaskMixin
+
+TASKS = ["translation", "denoising"]
+WORDS = dictionary(12)
+SAMPLE = batch(WORDS, [12, 7, 5, 3])
+
+
+def build_task(name, **options):
+    cfg = TASK_DATACLASS_REGISTRY[name](**options)
+    words = dictionary(12)
+    return TASK_REGISTRY[name](cfg, words, words) if "translation" in name else TASK_REGISTRY[name](cfg, words)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_twin_is_the_stock_task_with_one_more_option(name):
+    stock, ours = TASK_REGISTRY[name], TASK_REGISTRY[f"el_{name}"]
+    assert issubclass(ours, stock) and ours.__mro__[1] is ELTaskMixin
+    fields = [set(TASK_DATACLASS_REGISTRY[task].__dataclass_fields__) for task in (name, f"el_{name}")]
+    assert fields[1] - fields[0] == {"el_attention"} and not fields[0] - fields[1]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("mode", ["auto", "on", "off"])
+def test_generates_as_stock(name, mode):
+    options = GenerationConfig(beam=3, max_len_b=15, diverse_beam_groups=3)
+    model = build_model("transformer", WORDS, seed=1, gain=2.0)
+    task = build_task(name)
+    expected = task.inference_step(task.build_generator([model], options), [model], SAMPLE)
+    task = build_task(f"el_{name}", el_attention=mode)
+    generator = task.build_generator([model], options)
+    assert type(generator) is ELSequenceGenerator
+    attention = model.decoder.layers[0].self_attn
+    assert type(attention) is (MultiheadAttention if mode == "off" else ELMultiheadAttention)
+    assert_same_hypotheses(task.inference_step(generator, [model], SAMPLE), expected)
+
+
+def test_the_default_is_auto():
+    assert str(build_task("el_translation").cfg.el_attention) == "auto"
+
+
+def test_generators_that_are_not_stocks_own_stay_what_they_are():
+    class Custom(SequenceGenerator):
+        pass
+
+    task, model = build_task("el_translation"), build_model("transformer", WORDS)
+    assert type(task.build_generator([model], GenerationConfig(), seq_gen_cls=Custom)) is Custom
+    assert type(task.build_generator([model], GenerationConfig(score_reference=True))) is SequenceScorer
+    aligned = task.build_generator([model], GenerationConfig(print_alignment="hard"))
+    assert type(aligned) is ELSequenceGeneratorWithAlignment
+
+
+def test_adopting_a_generator_leaves_it_as_it_was():
+    model = build_model("transformer", WORDS)
+    stock = SequenceGenerator([model], WORDS, no_repeat_ngram_size=2)
+    blocker = stock.repeat_ngram_blocker
+    twin = ELSequenceGenerator.adopt(stock)
+    assert stock.repeat_ngram_blocker is blocker and twin.repeat_ngram_blocker is not blocker
+    assert twin.model is stock.model and not hasattr(stock, "meter")
