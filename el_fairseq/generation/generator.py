@@ -66,7 +66,7 @@ class ELSequenceGenerator(SequenceGenerator):
             self.meter.observe(encoder_outs, states, rows=lprobs.size(0), steps=step + 1)
             if attention is not None:
                 trace.weights.append(attention)
-            finished = finished or FinishedHypotheses(bsz, self.beam_size, max_len, like=lprobs)
+            finished = finished or FinishedHypotheses(bsz, self.beam_size, max_len, self.eos, like=lprobs)
             lprobs = self._constrain(step, max_len, lprobs, live)
             candidates = self._search(step, lprobs, live)
             ended = self._finish(step, max_len, candidates, live, finished)
@@ -79,7 +79,7 @@ class ELSequenceGenerator(SequenceGenerator):
                 encoder_outs = self.model.reorder_encoder_out(encoder_outs, order)
         without = int((finished.count == 0).sum())
         if without > 0:
-            message = "no hypothesis could end within --max-len-a/b (%d tokens) for %d of %d sentences"
+            message = "no hypothesis could end within --max-len-a/b (%d tokens) for %d of %d sentences: theirs is empty"
             logger.warning(message, max_len, without, bsz)
         return finished.to_lists(trace.follow(finished))
 
@@ -151,7 +151,7 @@ class ELSequenceGenerator(SequenceGenerator):
         if self.match_source_len:
             normalized = normalized.masked_fill((step > live.src_lengths).unsqueeze(1), -math.inf)
         row_of = live.row_of(beams[:, : self.beam_size])
-        finished.add(step, self.eos, ended, live.ids, row_of, live.tokens, live.scores, (top, normalized))
+        finished.add(step, ended, live.ids, row_of, live.tokens, live.scores, (top, normalized))
         return ended.any(dim=1) & ((finished.count[live.ids] == self.beam_size) | (step == max_len))
 
 

@@ -7,11 +7,12 @@ class FinishedHypotheses:
     """Room for M ended hypotheses of each of B sentences.
 
     Args:
-        sentences: B. beams: M. max_len: longest hypothesis without end-of-sentence. like: a float tensor on the device.
+        sentences: B. beams: M. max_len: longest hypothesis without end-of-sentence. eos: the end-of-sentence token.
+        like: a float tensor on the device.
     """
 
-    def __init__(self, sentences, beams, max_len, like):
-        self.sentences, self.beams, self.max_len = sentences, beams, max_len
+    def __init__(self, sentences, beams, max_len, eos, like):
+        self.sentences, self.beams, self.eos = sentences, beams, eos
         shape = (sentences, beams)
         self.tokens = torch.zeros(*shape, max_len + 1, dtype=torch.long, device=like.device)
         self.positional = like.new_zeros(*shape, max_len + 1)
@@ -20,11 +21,11 @@ class FinishedHypotheses:
         self.rows = torch.zeros(shape, dtype=torch.long, device=like.device)  # and in which row
         self.count = torch.zeros(sentences, dtype=torch.long, device=like.device)
 
-    def add(self, step, eos, ended, ids, row_of, tokens, cumulative, scores):
+    def add(self, step, ended, ids, row_of, tokens, cumulative, scores):
         """Store the candidates that end now, best first, while their sentence has room.
 
         Args:
-            step: the step that chose end-of-sentence; ``eos`` is that token.
+            step: the step that chose end-of-sentence.
             ended: ``[b, M]`` candidates that end. ids: ``[b]`` places of the live sentences in the batch.
             row_of: ``[b, M]`` the row each candidate continues. tokens: ``[b·M, >step]``, begin-of-sentence first.
             cumulative: ``[b·M, >step]`` log-probabilities, summed up. scores: ``(candidates, sentence-level) [b, M]``.
@@ -41,7 +42,7 @@ class FinishedHypotheses:
         positional[:, 1:] = positional[:, 1:] - positional[:, :-1]
         self.positional[(*place, slice(0, step + 1))] = positional.to(self.positional)
         self.tokens[(*place, slice(0, step))] = tokens[rows, 1 : step + 1]
-        self.tokens[(*place, step)] = eos
+        self.tokens[(*place, step)] = self.eos
         self.scores[place] = sentence_scores[sentence, candidate].to(self.scores)
         self.steps[place], self.rows[place] = step, rows
         self.count.index_add_(0, ids[sentence], torch.ones_like(sentence))
@@ -49,6 +50,7 @@ class FinishedHypotheses:
     def to_lists(self, attention):
         """For each sentence its hypotheses, best first, as fairseq's dictionaries of CPU tensors.
 
+        A sentence without any gets an empty one with score -inf: fairseq's commands take the first of each.
         attention: ``[B, M, S, T]`` or None.
         """
         order = torch.sort(self.scores, dim=1, descending=True, stable=True).indices.cpu()
@@ -66,6 +68,9 @@ class FinishedHypotheses:
                 "positional_scores": positional[b, m, :length],
             }
 
+        for b in range(self.sentences):
+            if count[b] == 0:
+                count[b], steps[b][0], tokens[b, 0, 0], positional[b, 0, 0] = 1, 0, self.eos, float("-inf")
         ranked = [[m for m in order[b].tolist() if m < count[b]] for b in range(self.sentences)]
         return [[hypothesis(b, m) for m in ranked[b]] for b in range(self.sentences)]
 

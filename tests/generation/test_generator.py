@@ -163,7 +163,10 @@ def test_a_sentence_that_cannot_end_loses_no_other(caplog):
     generator._constrain = never_end_the_second
     with caplog.at_level(logging.WARNING):
         hypotheses = generator.generate(None, SAMPLE)
-    assert [bool(sentence) for sentence in hypotheses] == [True, False, True, True]
+    (empty,) = hypotheses[1]
+    assert empty["tokens"].tolist() == [WORDS.eos()] and empty["positional_scores"].tolist() == [float("-inf")]
+    assert empty["score"] == float("-inf") and empty["attention"].shape == (12, 1)
+    assert all(len(hypotheses[i]) == 4 and hypotheses[i][0]["score"] > float("-inf") for i in (0, 2, 3))
     assert "no hypothesis could end within --max-len-a/b (20 tokens) for 1 of 4 sentences" in caplog.text
 
 

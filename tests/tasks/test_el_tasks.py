@@ -36,8 +36,8 @@ def test_the_twin_is_the_stock_task_with_one_more_option(name):
 @pytest.mark.parametrize("mode", ["auto", "on", "off"])
 def test_generates_as_stock(name, mode):
     options = GenerationConfig(beam=3, max_len_b=15, diverse_beam_groups=3)
-    model = build_model("transformer", WORDS, seed=1, gain=2.0)
     task = build_task(name)
+    model = build_model("transformer", task.target_dictionary, seed=1, gain=2.0)
     expected = task.inference_step(task.build_generator([model], options), [model], SAMPLE)
     task = build_task(f"el_{name}", el_attention=mode)
     generator = task.build_generator([model], options)
