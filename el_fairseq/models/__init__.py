@@ -1,5 +1,12 @@
-"""The ``el_*`` architectures."""
+"""The ``el_*`` and ``mhe_*`` architectures."""
 
 from el_fairseq.models.el_architectures import ELBARTModel, ELTransformerModel
+from el_fairseq.models.mhe_architectures import MHERobertaModel, MHETransformerLanguageModel, MHETransformerModel
 
-__all__ = ["ELBARTModel", "ELTransformerModel"]
+__all__ = [
+    "ELBARTModel",
+    "ELTransformerModel",
+    "MHERobertaModel",
+    "MHETransformerLanguageModel",
+    "MHETransformerModel",
+]

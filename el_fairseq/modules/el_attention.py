@@ -5,7 +5,7 @@ from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
-from el_fairseq.ops import el_output, el_query, shared_kv_attention
+from el_fairseq.ops import el_output, el_query, merge_masks, shared_kv_attention
 
 HIDDEN = "hidden"  # EL-attention: keys and values are the hidden states themselves
 PROJECTED = "projected"  # projected keys and values, those of a source shared by its beams
@@ -104,7 +104,7 @@ class ELMultiheadAttention(MultiheadAttention):
         else:
             source, padding = self._cross_source(rows.size(0), key, incremental_state), key_padding_mask
         attend = self._attend_hidden if len(source) == 1 else self._attend_projected
-        context, weights = attend(rows, *source, _merge_masks(padding, attn_mask))
+        context, weights = attend(rows, *source, merge_masks(padding, attn_mask, rows.dtype))
         output = self.out_proj(context.transpose(0, 1))  # [N, T, E] -> [T, N, E]
         if not (need_weights or need_head_weights):
             return output, None
@@ -183,13 +183,3 @@ class ELMultiheadAttention(MultiheadAttention):
         dropout = self.dropout_module
         active = dropout.p > 0 and (self.training or dropout.apply_during_inference)
         return {"softmax_dtype": SOFTMAX_DTYPE, "dropout": dropout if active else None}
-
-
-def _merge_masks(padding, attn_mask):
-    """One mask for the core: ``[B, S]`` if only padding hides keys, else a float ``[B or 1, M, T or 1, S]``."""
-    if attn_mask is None:
-        return None if padding is None else padding.bool()
-    mask = attn_mask[None, None]  # [T, S] -> [1, 1, T, S]
-    if padding is None:
-        return mask
-    return mask.masked_fill(padding.bool()[:, None, None], float("-inf"))

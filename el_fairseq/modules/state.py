@@ -44,7 +44,8 @@ class GrowingCache:
 
 
 class SelfAttentionState:
-    """What one self-attention keeps of its past: hidden states ``[N, t, E]``, or keys and values ``[2, N, H, t, d]``.
+    """What one self-attention keeps of its past: hidden states ``[N, t, E]``, or keys and values ``[2, N, H, t, d]``,
+    ``[2, N, t, d]`` where all heads share them.
 
     Its padding is kept too, once there is any.
     """
@@ -77,7 +78,10 @@ class SelfAttentionState:
 
 
 class CrossAttentionState:
-    """Keys and values ``[B, H, S, d]`` of one cross-attention, once a sentence, shared by its ``beams`` rows."""
+    """Keys and values of one cross-attention, ``[B, H, S, d]`` or (all heads share them) ``[B, S, d]``.
+
+    They are kept once a sentence, shared by its ``beams`` rows.
+    """
 
     def __init__(self, key, value, beams):
         self.key, self.value, self.beams = key, value, beams

@@ -2,7 +2,19 @@
 T target length, R query rows that share one set of keys."""
 
 from el_fairseq.ops.el import el_output, el_query
+from el_fairseq.ops.masks import merge_masks
+from el_fairseq.ops.mhe import mhe_output, mhe_query
 from el_fairseq.ops.ngram import block_repeated_ngrams_
+from el_fairseq.ops.sdpa import shared_kv_sdpa
 from el_fairseq.ops.shared_kv import shared_kv_attention
 
-__all__ = ["block_repeated_ngrams_", "el_output", "el_query", "shared_kv_attention"]
+__all__ = [
+    "block_repeated_ngrams_",
+    "el_output",
+    "el_query",
+    "merge_masks",
+    "mhe_output",
+    "mhe_query",
+    "shared_kv_attention",
+    "shared_kv_sdpa",
+]

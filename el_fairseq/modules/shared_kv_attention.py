@@ -1,0 +1,211 @@
+"""Attention whose heads share one key and one value: what MHE attention and its baselines have in common."""
+
+import math
+
+import torch
+from fairseq.incremental_decoding_utils import FairseqIncrementalState
+from fairseq.modules.fairseq_dropout import FairseqDropout
+from fairseq.modules.quant_noise import quant_noise
+from torch import nn
+
+from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
+from el_fairseq.ops import merge_masks, shared_kv_attention, shared_kv_sdpa
+
+STATE = "shared_kv_state"  # what an attention keeps in the incremental state
+
+
+class SharedKVAttention(FairseqIncrementalState, nn.Module):
+    """One key and one value of width ``head_dim`` a token for all heads; called like fairseq's ``MultiheadAttention``.
+
+    A subclass says how many query heads there are and what its projections are (``variant``, ``query_dim``,
+    ``context_dim``), and overrides ``expand`` and ``merge`` where the maps around the attention are not plain.
+
+    While decoding, self-attention caches ``[2, N, t, head_dim]``, and cross-attention ``[B, S, head_dim]`` twice: once
+    a sentence where the source is given so (``key [S, B, K]`` for a query ``[T, B·M, E]``).
+
+    Args:
+        embed_dim: E, the width of queries and output. num_heads: H, which divides E; ``head_dim = E / H``.
+        kdim, vdim: widths of key and value sources, by default E.
+        dropout: of the attention weights. bias: of the four projections.
+        self_attention, encoder_decoder_attention: what the attention is used for, as in fairseq.
+        q_noise, qn_block_size: quantization noise on the projections, as in fairseq.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``embed_dim``; self-attention with another ``kdim`` or ``vdim``.
+    """
+
+    variant = None  # its name under --attention-variant
+    needs_mass = False  # whether ``merge`` reads the mass
+
+    def __init__(
+        self,
+        embed_dim,
+        num_heads,
+        kdim=None,
+        vdim=None,
+        dropout=0.0,
+        bias=True,
+        self_attention=False,
+        encoder_decoder_attention=False,
+        q_noise=0.0,
+        qn_block_size=8,
+    ):
+        super().__init__()
+        if num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide embed_dim={embed_dim}")
+        self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
+        self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
+        if self_attention and not self.kdim == self.vdim == embed_dim:
+            raise ValueError(f"self_attention=True: kdim={kdim} and vdim={vdim} are not embed_dim={embed_dim}")
+        self.self_attention, self.encoder_decoder_attention = self_attention, encoder_decoder_attention
+        self.dropout_module = FairseqDropout(dropout, module_name=self.__class__.__name__)
+
+        def linear(inputs, outputs):
+            return quant_noise(nn.Linear(inputs, outputs, bias=bias), q_noise, qn_block_size)
+
+        self.q_proj = linear(embed_dim, self.query_dim)
+        self.k_proj = linear(self.kdim, self.head_dim)
+        self.v_proj = linear(self.vdim, self.head_dim)
+        self.out_proj = linear(self.context_dim, embed_dim)
+        self.reset_parameters()
+
+    @property
+    def query_dim(self):
+        """Width of what ``q_proj`` makes."""
+        return self.head_dim
+
+    @property
+    def context_dim(self):
+        """Width of what ``out_proj`` reads."""
+        return self.embed_dim
+
+    def reset_parameters(self):
+        """Each head starts as a head of fairseq's ``MultiheadAttention`` does: Xavier for E outputs, not for E / H."""
+        gain = 2**-0.5 if self.kdim == self.vdim == self.embed_dim else 1.0
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            bound = gain * math.sqrt(6 / (projection.in_features + self.embed_dim))
+            nn.init.uniform_(projection.weight, -bound, bound)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        if self.out_proj.bias is not None:
+            nn.init.zeros_(self.out_proj.bias)
+
+    def expand(self, query):
+        """``[N, T, query_dim]`` -> scaled queries ``[N, heads, T, d]``."""
+        heads = query.view(*query.shape[:2], -1, self.head_dim).transpose(1, 2)  # [N, T, heads·d] -> [N, heads, T, d]
+        return heads * self.head_dim**-0.5
+
+    def merge(self, context, mass):
+        """Contexts ``[N, heads, T, d]`` -> ``[N, T, context_dim]``; ``mass [N, heads, T]`` as the weights' sum."""
+        return context.transpose(1, 2).flatten(2)
+
+    def forward(
+        self,
+        query,
+        key,
+        value,
+        key_padding_mask=None,
+        incremental_state=None,
+        need_weights=True,
+        static_kv=False,
+        attn_mask=None,
+        before_softmax=False,
+        need_head_weights=False,
+    ):
+        """As ``MultiheadAttention.forward``: query ``[T, N, E]`` -> output ``[T, N, E]`` and the attention weights:
+        ``[N, T, S]`` averaged over heads, ``[heads, N, T, S]`` with ``need_head_weights``, else None.
+
+        ``key [S, B, kdim]`` may hold fewer entries than the query: then ``N = B·M``, each serves M successive rows.
+
+        Raises:
+            ValueError: ``before_softmax=True``; ``attn_mask`` not ``[T, S]``; sources that do not divide the query
+                rows; with ``incremental_state``, cross-attention with ``static_kv=False``.
+        """
+        if before_softmax:
+            raise ValueError(f"before_softmax=True: {type(self).__name__} does not return its values")
+        queries = self.expand(self.q_proj(query).transpose(0, 1))  # [T, N, E] -> [N, heads, T, d]
+        if self.self_attention:
+            key = value = query
+        if incremental_state is None:
+            keys, values, padding = *self._project(key, value), key_padding_mask
+        elif self.encoder_decoder_attention:
+            if not static_kv:
+                raise ValueError("static_kv=False: while decoding, cross-attention reads one unchanging source")
+            keys, values = self._source(key, value, incremental_state, queries.size(0))
+            padding = key_padding_mask
+        else:
+            keys, values, padding = self._past(key, value, key_padding_mask, incremental_state)
+        if queries.size(0) % keys.size(0):
+            raise ValueError(f"{queries.size(0)} query rows cannot share {keys.size(0)} sources evenly")
+        mask = merge_masks(padding, attn_mask, queries.dtype)
+        want_weights = need_weights or need_head_weights
+        context, weights, mass = self._attend(queries, keys, values, mask, want_weights)
+        output = self.out_proj(self.merge(context, mass).transpose(0, 1))  # [N, T, context_dim] -> [T, N, E]
+        if not want_weights:
+            return output, None
+        return output, weights.transpose(0, 1) if need_head_weights else weights.mean(dim=1)
+
+    def _project(self, key, value):
+        """``[S, B, kdim]`` and ``[S, B, vdim]`` -> keys and values ``[B, S, d]``."""
+        return self.k_proj(key).transpose(0, 1), self.v_proj(value).transpose(0, 1)
+
+    def _source(self, key, value, incremental_state, rows):
+        """Keys and values of the source, computed once."""
+        state = self.get_incremental_state(incremental_state, STATE)
+        if state is None:
+            keys, values = (x.contiguous() for x in self._project(key, value))
+            state = CrossAttentionState(keys, values, beams=rows // keys.size(0))
+            self.set_incremental_state(incremental_state, STATE, state)
+        return state.key, state.value
+
+    def _past(self, key, value, padding, incremental_state):
+        """Keys and values of all tokens so far, these included, and their padding."""
+        state = self.get_incremental_state(incremental_state, STATE)
+        if state is None:
+            state = SelfAttentionState(row_dim=1)
+            self.set_incremental_state(incremental_state, STATE, state)
+        new = torch.stack(self._project(key, value))  # [2, N, T, d]
+        keys, values = state.append(new, None if padding is None else padding.bool())
+        return keys, values, state.padding
+
+    def _attend(self, queries, keys, values, mask, want_weights):
+        """``[N, heads, T, d]`` -> contexts of that shape, weights ``[N, heads, T, S]`` or None, mass or None.
+
+        PyTorch's fused attention where it can: it returns no weights, and with dropout on a CPU it would copy keys and
+        values for each head.
+        """
+        n, h, t, d = queries.shape
+        b, s, _ = keys.shape
+        dropout = self.dropout_module
+        active = dropout.p > 0 and (self.training or dropout.apply_during_inference)
+        if b == n and not want_weights and (queries.is_cuda or not active):
+            want_mass = active and self.needs_mass
+            context, mass = shared_kv_sdpa(
+                queries, keys, values, mask, dropout=dropout.p if active else 0.0, want_mass=want_mass
+            )
+            return context, None, mass
+        if mask is not None and mask.dim() == 4:
+            mask = mask.unsqueeze(1).expand(b, n // b, h, t, s).reshape(b, -1, s)
+        context, weights, mass = shared_kv_attention(
+            queries.reshape(b, -1, d),  # [N, heads, T, d] -> [B, M·heads·T, d]
+            keys,
+            values,
+            mask,
+            softmax_dtype=torch.promote_types(queries.dtype, torch.float32),
+            dropout=dropout if active else None,
+        )
+        mass = None if mass is None else mass.view(n, h, t)
+        return context.view(n, h, t, d), weights.view(n, h, t, s), mass
+
+    def reorder_incremental_state(self, incremental_state, new_order):
+        """Follow the beams: row ``i`` continues row ``new_order[i]``."""
+        state = self.get_incremental_state(incremental_state, STATE)
+        if state is not None:
+            state.reorder(new_order)
+        return incremental_state
+
+    def set_beam_size(self, beam_size):
+        """Nothing to set: the number of beams follows from the shapes."""
+
+    def _get_input_buffer(self, incremental_state):
+        """Nothing in stock's layout, for the stock layer that asks."""
+        return {}

@@ -1,0 +1,142 @@
+"""``--attention-variant``: exchange the attentions of a built model for MHE attention or one of its baselines."""
+
+from functools import partial
+
+from fairseq.modules import MultiheadAttention
+from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, TransformerEncoderLayerBase
+
+from el_fairseq.modules.baselines import MultiQueryAttention, SingleHeadAttention
+from el_fairseq.modules.mhe_attention import MHEAttention
+from el_fairseq.modules.shared_kv_attention import SharedKVAttention
+
+MHA = "mha"
+CLASSES = {
+    "mhe-mul": partial(MHEAttention, variant="mul"),
+    "mhe-add": partial(MHEAttention, variant="add"),
+    "mqa": MultiQueryAttention,
+    "sha": SingleHeadAttention,
+}
+VARIANTS = (*CLASSES, MHA)
+PLACES = ("encoder", "decoder", "cross")
+
+
+def parse_places(text):
+    """``--attention-variant-where``, comma-separated -> a set of ``PLACES``.
+
+    Raises:
+        ValueError: an unknown place, or none at all.
+    """
+    places = {place.strip() for place in text.split(",")}
+    if not places <= set(PLACES):
+        raise ValueError(f"--attention-variant-where {text}: choose from {', '.join(PLACES)}, separated by commas")
+    return places
+
+
+def use_attention_variant(model, variant, places=PLACES, **options):
+    """Exchange, in place, the attentions of the Transformer layers of ``model``.
+
+    Args:
+        model: a fairseq model as stock builds it. variant: one of ``VARIANTS``; ``mha`` changes nothing.
+        places: which attentions: ``encoder`` and ``decoder`` (self-attention), ``cross``.
+        options: further arguments of ``MHEAttention``; the baselines get none.
+
+    Returns:
+        The new attentions, a list.
+
+    Raises:
+        ValueError: an unknown ``variant``, or an attention with an option that no variant has.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"--attention-variant {variant}: choose one of {', '.join(VARIANTS)}")
+    if variant == MHA:
+        return []
+    build = partial(CLASSES[variant], **options) if variant.startswith("mhe-") else CLASSES[variant]
+    new = []
+    for layer, name, place in attentions_of(model):
+        if place in places:
+            new.append(_like(build, getattr(layer, name), layer))
+            setattr(layer, name, new[-1])
+    return new
+
+
+def attentions_of(model):
+    """All attentions of Transformer layers in ``model`` as ``(layer, attribute, place)``, a list."""
+    found = []
+    for module in model.modules():
+        if isinstance(module, TransformerEncoderLayerBase):
+            found.append((module, "self_attn", "encoder"))
+        elif isinstance(module, TransformerDecoderLayerBase):
+            found.append((module, "self_attn", "decoder"))
+            if module.encoder_attn is not None:
+                found.append((module, "encoder_attn", "cross"))
+    return found
+
+
+def shares_source(model):
+    """Whether every cross-attention of ``model`` works from a source given once a sentence; False without any."""
+    cross = [getattr(layer, name) for layer, name, place in attentions_of(model) if place == "cross"]
+    return bool(cross) and all(isinstance(attention, SharedKVAttention) for attention in cross)
+
+
+def _like(build, stock, layer):
+    reason = _why_not(stock, layer)
+    if reason is not None:
+        raise ValueError(f"--attention-variant does not cover {reason}")
+    return build(
+        stock.embed_dim,
+        stock.num_heads,
+        kdim=stock.kdim,
+        vdim=stock.vdim,
+        dropout=stock.dropout_module.p,
+        bias=stock.q_proj.bias is not None,
+        self_attention=stock.self_attention,
+        encoder_decoder_attention=stock.encoder_decoder_attention,
+        q_noise=layer.quant_noise,
+        qn_block_size=layer.quant_noise_block_size,
+    )
+
+
+def _why_not(stock, layer):
+    if type(stock) is not MultiheadAttention:
+        return f"{type(stock).__name__}: it is not fairseq's MultiheadAttention"
+    if stock.use_xformers:
+        return "--encoder-xformers-att-config or --decoder-xformers-att-config: attention by xFormers"
+    if stock.bias_k is not None or stock.add_zero_attn:
+        return "add_bias_kv=True or add_zero_attn=True: an extra key for each head"
+    if getattr(layer, "cross_self_attention", False):
+        return "--cross-self-attention: self-attention that also reads the encoder output"
+    return None
+
+
+def refuse_other_variant(model, state_dict, variant, places):
+    """Compare the attentions in ``state_dict`` with those of ``model``, built with ``variant`` at ``places``.
+
+    Raises:
+        ValueError: one of them is of another variant.
+    """
+    paths = {module: path for path, module in model.named_modules()}
+    for layer, name, _ in attentions_of(model):
+        prefix = f"{paths[layer]}.{name}".lstrip(".")
+        attention = getattr(layer, name)
+        found = variants_in(state_dict, prefix, attention)
+        own = attention.variant if isinstance(attention, SharedKVAttention) else MHA
+        if found and own not in found:
+            raise ValueError(
+                f"--attention-variant {variant} (--attention-variant-where {','.join(sorted(places))}): {prefix} is "
+                f"{own} here, but {found[0]} in the checkpoint; give the options that it was trained with"
+            )
+
+
+def variants_in(state_dict, prefix, attention):
+    """Which variants the attention at ``prefix`` of a ``state_dict`` can be, by the widths of ``attention``; a list.
+
+    Empty if it is not there or has other widths; more than one where there is a single head.
+    """
+    if f"{prefix}.variant_number" in state_dict:
+        return [tuple(CLASSES)[int(state_dict[f"{prefix}.variant_number"])]]
+    full, head = attention.embed_dim, attention.head_dim
+    rows = {"mqa": (full, head), "sha": (head, head), MHA: (full, full)}
+    weights = [state_dict.get(f"{prefix}.{name}.weight") for name in ("q_proj", "k_proj")]
+    if any(weight is None for weight in weights):
+        return []
+    return [name for name, widths in rows.items() if widths == tuple(weight.size(0) for weight in weights)]

@@ -1,0 +1,26 @@
+"""One mask for an attention from the two that fairseq passes."""
+
+import torch
+
+
+def merge_masks(padding, attn_mask, dtype):
+    """What hides keys: ``[N, S]`` boolean where only padding does, else ``[N or 1, 1, T, S]``, added to the scores.
+
+    Args:
+        padding: ``[N, S]``, True where there is no token, or None.
+        attn_mask: ``[T, S]``, added to the scores, or boolean (True: leave the key out), or None.
+        dtype: of the scores.
+
+    Raises:
+        ValueError: an ``attn_mask`` of another number of dimensions.
+    """
+    if attn_mask is None:
+        return None if padding is None else padding.bool()
+    if attn_mask.dim() != 2:
+        raise ValueError(f"attn_mask of shape {list(attn_mask.shape)}: [T, S] is expected, one mask for all heads")
+    if attn_mask.dtype.is_floating_point:
+        mask = attn_mask.to(dtype)
+    else:
+        mask = torch.zeros_like(attn_mask, dtype=dtype).masked_fill_(attn_mask.bool(), float("-inf"))
+    mask = mask[None, None]  # [T, S] -> [1, 1, T, S]
+    return mask if padding is None else mask.masked_fill(padding.bool()[:, None, None], float("-inf"))
