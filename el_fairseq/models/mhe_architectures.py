@@ -5,6 +5,7 @@ Stock code builds the model, then the attentions named by ``--attention-variant-
 variant, if the seed is the same.
 """
 
+import logging
 from dataclasses import dataclass, field
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -27,11 +28,14 @@ from el_fairseq.modules.variants import (
     MHA,
     PLACES,
     VARIANTS,
+    attentions_of,
     parse_places,
     refuse_other_variant,
     shares_source,
     use_attention_variant,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -92,6 +96,14 @@ class HasAttentionVariant:
         model = super().build_model(options, task)
         model.attention_variant, model.attention_places = str(cfg.attention_variant), places
         model.adapt(use_attention_variant(model, model.attention_variant, places, head_embed_std=cfg.head_embed_std))
+        attentions = [getattr(layer, name) for layer, name, _ in attentions_of(model)]
+        logger.info(
+            "attention variant %s (%s): %s parameters in %d attentions",
+            model.attention_variant,
+            cfg.attention_variant_where,
+            f"{sum(p.numel() for attention in attentions for p in attention.parameters()):,}",
+            len(attentions),
+        )
         return model
 
     @classmethod

@@ -64,6 +64,7 @@ def main():
         minloglevel=2,
     )
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(args.out / "sentencepiece.bpe.model"))
+    (args.out / "raw.test.de").write_text("".join(line.strip() + "\n" for line in text["test.de"]))
     for name, lines in text.items():
         split = (" ".join(pieces.encode(line.strip(), out_type=str)) for line in lines)
         (args.out / name).write_text("".join(line + "\n" for line in split))
