@@ -1,5 +1,6 @@
 """Small random models, batches and comparisons."""
 
+import copy
 import random
 from argparse import Namespace
 from types import SimpleNamespace
@@ -7,6 +8,11 @@ from types import SimpleNamespace
 import torch
 from fairseq.data import Dictionary, data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+from fairseq.modules import MultiheadAttention
+
+from el_fairseq.modules.beams import unshare_beams
+from el_fairseq.modules.shared_kv_attention import SharedKVAttention
+from el_fairseq.modules.variants import attentions_of
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 
@@ -33,7 +39,7 @@ def build_model(arch, words, dtype=torch.float64, seed=0, gain=1.0, **options):
         **{**small, **heads, "dropout": 0.0, "arch": arch, "task": "translation", "criterion": None, **options}
     )
     ARCH_CONFIG_REGISTRY[arch](args)
-    task = SimpleNamespace(source_dictionary=words, target_dictionary=words)
+    task = SimpleNamespace(source_dictionary=words, target_dictionary=words, max_positions=lambda: (1024, 1024))
     torch.manual_seed(seed)
     model = ARCH_MODEL_REGISTRY[arch].build_model(args, task).to(dtype).eval()
     with torch.no_grad():
@@ -44,6 +50,43 @@ def build_model(arch, words, dtype=torch.float64, seed=0, gain=1.0, **options):
             else:
                 parameter.mul_(gain)
     return model
+
+
+def written_out(attention):
+    """The stock attention that a variant is a case of: shared projections repeated, head embeddings multiplied in."""
+    width, heads, d = attention.embed_dim, attention.num_heads, attention.head_dim
+    kinds = ("self_attention", "encoder_decoder_attention")
+    options = {kind: getattr(attention, kind) for kind in kinds}
+    options.update(kdim=attention.kdim, vdim=attention.vdim, dropout=attention.dropout_module.p)
+    stock = MultiheadAttention(width, heads, **options).to(attention.q_proj.weight)
+    with torch.no_grad():
+        for part in "qkv":
+            projection = getattr(attention, f"{part}_proj")
+            weight, bias = projection.weight, projection.bias
+            if weight.size(0) == d:
+                weight, bias = weight.repeat(heads, 1), bias.repeat(heads)
+            if attention.variant.startswith("mhe"):
+                embed = getattr(attention, f"{part}_head_embed").flatten()
+                scale, shift = (1 + embed, 0) if attention.variant == "mhe-mul" else (torch.ones_like(embed), embed)
+                weight, bias = weight * scale.unsqueeze(1), bias * scale + shift
+            getattr(stock, f"{part}_proj").weight.copy_(weight)
+            getattr(stock, f"{part}_proj").bias.copy_(bias)
+        # where there is a single head, all of stock's give the same context, and the first is read
+        stock.out_proj.weight.zero_()[:, : attention.out_proj.in_features].copy_(attention.out_proj.weight)
+        stock.out_proj.bias.copy_(attention.out_proj.bias)
+    return stock.train(attention.training)
+
+
+def write_out(model):
+    """The stock model that computes what ``model``, of an ``mhe_`` architecture, computes."""
+    twin = copy.deepcopy(model)
+    for layer, name, _ in attentions_of(twin):
+        attention = getattr(layer, name)
+        if isinstance(attention, SharedKVAttention):
+            setattr(layer, name, written_out(attention))
+    if hasattr(twin, "encoder"):
+        unshare_beams(twin.encoder)
+    return twin
 
 
 def batch(words, lengths, seed=0, left_pad=True, device="cpu"):

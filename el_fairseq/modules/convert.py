@@ -6,6 +6,7 @@ from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 
 from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, hidden_everywhere, why_not
+from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 
 def use_el_attention(model, plan=hidden_everywhere):
@@ -29,6 +30,8 @@ def use_el_attention(model, plan=hidden_everywhere):
     keep_cross = _why_not_shared(model.encoder, attentions) if crosses else []
     reasons = list(keep_cross)
     for parent, name, attention in attentions:
+        if isinstance(attention, SharedKVAttention):  # MHE and its baselines share the source among beams as they are
+            continue
         if attention.encoder_decoder_attention:
             if not keep_cross:
                 setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
@@ -75,7 +78,8 @@ def why_foreign(decoder):
 
 
 def _why_not_shared(encoder, attentions):
-    reasons = [f"{name}: {why_not(a)}" for _, name, a in attentions if a.encoder_decoder_attention and why_not(a)]
+    cross = [(name, a) for _, name, a in attentions if a.encoder_decoder_attention]
+    reasons = [f"{name}: {why_not(a)}" for name, a in cross if not isinstance(a, SharedKVAttention) and why_not(a)]
     if getattr(type(encoder), "reorder_encoder_out", None) is not TransformerEncoderBase.reorder_encoder_out:
         reasons.append(f"{type(encoder).__name__} orders its output in its own way")
     return reasons

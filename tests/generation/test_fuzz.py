@@ -26,12 +26,12 @@ def test_every_way_in_gives_stocks_output(seed, device):
     twin = case.build_model(f"el_{case.arch}").to(device)
     twin.load_state_dict(model.state_dict())
     actual = case.generate(case.stock_generator([twin]))
-    assert_same_hypotheses(_on_cpu(actual), expected)
+    assert_same_hypotheses(on_cpu(actual), expected)
     # And the converted stock model goes back to what it was.
-    assert_same_hypotheses(_on_cpu(case.generate(case.stock_generator([model]))), expected, tolerance=0)
+    assert_same_hypotheses(on_cpu(case.generate(case.stock_generator([model]))), expected, tolerance=0)
 
 
-def _on_cpu(hypotheses):
+def on_cpu(hypotheses):
     move = dict.fromkeys(("tokens", "score", "attention", "alignment", "positional_scores"))
     return [[{key: hypo[key].cpu() for key in move} for hypo in sentence] for sentence in hypotheses]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fairseq.modules import MultiheadAttention
-from helpers import TOLERANCE, assert_close
+from helpers import TOLERANCE, assert_close, written_out
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from el_fairseq.modules import MHEAttention, MultiQueryAttention, SingleHeadAttention
@@ -133,44 +133,13 @@ def test_lower_precision(operation, dtype, weights, device):
     assert_close(output / scale, expected / scale, TOLERANCE[dtype])
 
 
-def written_out(attention, name):
-    """The stock attention that ``attention`` is a case of: shared projections repeated, embeddings multiplied in."""
-    heads, d = attention.num_heads, attention.head_dim
-    stock = MultiheadAttention(
-        WIDTH,
-        heads,
-        kdim=attention.kdim,
-        vdim=attention.vdim,
-        dropout=attention.dropout_module.p,
-        self_attention=attention.self_attention,
-        encoder_decoder_attention=attention.encoder_decoder_attention,
-    ).double()
-    with torch.no_grad():
-        for part in "qkv":
-            projection = getattr(attention, f"{part}_proj")
-            weight, bias = projection.weight, projection.bias
-            if weight.size(0) == d:
-                weight, bias = weight.repeat(heads, 1), bias.repeat(heads)
-            if name.startswith("mhe"):
-                embed = getattr(attention, f"{part}_head_embed").flatten()
-                scale, shift = (1 + embed, 0) if name == "mhe-mul" else (torch.ones_like(embed), embed)
-                weight, bias = weight * scale.unsqueeze(1), bias * scale + shift
-            getattr(stock, f"{part}_proj").weight.copy_(weight)
-            getattr(stock, f"{part}_proj").bias.copy_(bias)
-        out = attention.out_proj.weight
-        # a single head: every head gives the same context, one of them is read
-        stock.out_proj.weight.copy_(out if name != "sha" else F.pad(out, (0, WIDTH - d)))
-        stock.out_proj.bias.copy_(attention.out_proj.bias)
-    return stock.train(attention.training)
-
-
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", BUILDERS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("which", ["none", "padding", "causal", "padding+causal"])
 def test_called_as_stock_gives_what_stock_gives(name, kind, which):
     attention = build(name, **KINDS[kind]).eval()
-    stock = written_out(attention, name)
+    stock = written_out(attention)
     xs = inputs(kind)
     padding, causal = masks(which, 5, len(xs[-1]), 4)
     for options in ({}, {"need_weights": False}, {"need_head_weights": True}):
@@ -186,7 +155,7 @@ def test_called_as_stock_gives_what_stock_gives(name, kind, which):
 @pytest.mark.parametrize("name", BUILDERS)
 def test_decoding_follows_the_beams_as_stock_does(name, device):
     attention = build(name, self_attention=True, device=device).eval()
-    stock = written_out(attention.cpu(), name).to(device)
+    stock = written_out(attention.cpu()).to(device)
     attention.to(device)
     states, rows = ({}, {}), 6
     for step in range(20):
@@ -213,7 +182,7 @@ def test_decoding_follows_the_beams_as_stock_does(name, device):
 @pytest.mark.parametrize("beams", [1, 2, 5])
 def test_the_source_is_kept_once_a_sentence(name, query_len, beams, device):
     attention = build(name, encoder_decoder_attention=True, kdim=7, vdim=7).eval()
-    stock = written_out(attention, name).to(device)
+    stock = written_out(attention).to(device)
     attention.to(device)
     source = torch.randn(63, 3, 7, device=device).double()
     padding = torch.arange(63, device=device) >= torch.tensor([63, 1, 40], device=device).unsqueeze(1)
