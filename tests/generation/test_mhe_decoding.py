@@ -48,7 +48,9 @@ def decode_one_step(model, beams, lengths=(63, 40, 9)):
     rows = sample["src_tokens"].new_tensor(range(len(lengths))).repeat_interleave(beams)
     encoder_out, state = model.encoder.reorder_encoder_out(encoder_out, rows), {}
     for length in range(1, 17):
-        model.decoder(sample["src_tokens"].new_full((len(rows), length), WORDS.nspecial), encoder_out, incremental_state=state)
+        model.decoder(
+            sample["src_tokens"].new_full((len(rows), length), WORDS.nspecial), encoder_out, incremental_state=state
+        )
     return encoder_out, state
 
 
