@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import random
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from fairseq import utils
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from commands import run  # noqa: E402
 
 import el_fairseq  # noqa: E402, F401
 from el_fairseq.modules import el_attention  # noqa: E402
@@ -29,3 +32,17 @@ def float64(monkeypatch):
 )
 def device(request):
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Binarised toy data: reverse a line of letters."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = random.Random(0)
+    for split, size in (("train", 2000), ("test", 60)):
+        rows = [[rng.choice("abcdefgh") for _ in range(rng.randint(1, 12))] for _ in range(size)]
+        (folder / f"{split}.src").write_text("".join(" ".join(row) + "\n" for row in rows))
+        (folder / f"{split}.tgt").write_text("".join(" ".join(reversed(row)) + "\n" for row in rows))
+    options = f"-s src -t tgt --trainpref {folder}/train --validpref {folder}/test --testpref {folder}/test"
+    run("fairseq-preprocess", options, f"--joined-dictionary --destdir {folder}/bin")
+    return folder / "bin"

@@ -1,22 +1,18 @@
 """fairseq's own commands with the plugin: the output is stock's, line by line."""
 
 import os
-import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import assert_same_output, generate, lines_of, run, train
 from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
 
 from el_fairseq import enable_el_attention
 from el_fairseq.modules import ELMultiheadAttention
 
-ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
 MODELS = {
     "transformer": "--arch transformer_tiny --encoder-normalize-before",
     "bart": "--arch bart_base --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
@@ -25,59 +21,7 @@ MODELS = {
     "--decoder-hidden-size 32 --decoder-out-embed-dim 32",
     "el_transformer": "--arch el_transformer_tiny --encoder-normalize-before",
 }
-ALL = "--required-batch-size-multiple 1"  # or else fairseq drops the sentences of an incomplete last batch
 pytestmark = pytest.mark.slow
-
-
-def run(command, *arguments, stdin=None, ok=True, cwd=ROOT):
-    """Run a command of fairseq as a user would; returns what it printed."""
-    arguments = [part for argument in arguments for part in str(argument).split()]
-    done = subprocess.run(
-        [BIN / command, *arguments], input=stdin, capture_output=True, text=True, cwd=cwd, timeout=300
-    )
-    assert (done.returncode == 0) == ok, done.stdout[-3000:] + done.stderr[-5000:]
-    return done.stdout + done.stderr
-
-
-NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
-
-
-def lines_of(output, kinds="STHDPA"):
-    """The lines with results, in order."""
-    return [line for line in output.splitlines() if re.match(f"[{kinds}]-[0-9]", line)]
-
-
-def assert_same_output(actual, expected):
-    """The same result lines; numbers may differ by what float32 leaves open."""
-    actual, expected = lines_of(actual), lines_of(expected)
-    assert [NUMBER.sub("#", line) for line in actual] == [NUMBER.sub("#", line) for line in expected]
-    for ours, stocks in zip(actual, expected):
-        pairs = list(zip(NUMBER.findall(ours), NUMBER.findall(stocks)))
-        assert all(abs(float(our) - float(stock)) < 1e-3 for our, stock in pairs), (ours, stocks)
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    """Binarised toy data: reverse a line of letters."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = random.Random(0)
-    for split, size in (("train", 2000), ("test", 60)):
-        rows = [[rng.choice("abcdefgh") for _ in range(rng.randint(1, 12))] for _ in range(size)]
-        (folder / f"{split}.src").write_text("".join(" ".join(row) + "\n" for row in rows))
-        (folder / f"{split}.tgt").write_text("".join(" ".join(reversed(row)) + "\n" for row in rows))
-    options = f"-s src -t tgt --trainpref {folder}/train --validpref {folder}/test --testpref {folder}/test"
-    run("fairseq-preprocess", options, f"--joined-dictionary --destdir {folder}/bin")
-    return folder / "bin"
-
-
-def train(data, save_dir, model, *more, until="--max-update 30"):
-    return run(
-        "fairseq-train",
-        f"{data} --user-dir el_fairseq --save-dir {save_dir} --optimizer adam --lr 0.005 --max-tokens 800 --seed 2",
-        f"{until} --no-epoch-checkpoints --disable-validation --log-format simple --log-interval 5",
-        MODELS[model],
-        *more,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -90,21 +34,12 @@ def checkpoint(data, tmp_path_factory):
             folder = tmp_path_factory.mktemp(model)
             trained[model] = (
                 folder / "checkpoint_last.pt",
-                train(data, folder, model, "--share-all-embeddings" * (model != "lstm")),
+                train(data, folder, MODELS[model], "--share-all-embeddings" * (model != "lstm")),
             )
         return trained[model][0]
 
     get.logs = trained
     return get
-
-
-def generate(data, path, *options, **kwargs):
-    return run(
-        "fairseq-generate",
-        f"{data} --user-dir el_fairseq --path {path} --batch-size 16 --nbest 2 --max-len-b 20 {ALL}",
-        *options,
-        **kwargs,
-    )
 
 
 @pytest.mark.parametrize("model", ["transformer", "bart"])
@@ -158,8 +93,8 @@ def test_el_architecture_trains_as_stock_and_exchanges_checkpoints(data, checkpo
 
 def test_training_resumes_from_a_stock_checkpoint(data, tmp_path):
     """The second epoch starts where the first one ended: optimizer, updates and loss go on."""
-    first = train(data, tmp_path, "transformer", until="--max-epoch 1")
-    second = train(data, tmp_path, "transformer", until="--max-epoch 2")
+    first = train(data, tmp_path, MODELS["transformer"], until="--max-epoch 1")
+    second = train(data, tmp_path, MODELS["transformer"], until="--max-epoch 2")
     assert f"Loaded checkpoint {tmp_path}/checkpoint_last.pt (epoch 2 @ 20 updates)" in second
     losses = [[float(loss) for loss in re.findall(r"train_inner.* loss=([\d.]+)", log)] for log in (first, second)]
     assert len(losses[0]) == len(losses[1]) == 4
@@ -205,7 +140,7 @@ def test_user_dir_works_from_any_folder_once_installed(data, checkpoint, tmp_pat
     if not (fairseq / "el_fairseq").is_dir():
         pytest.skip("el_fairseq is not installed here: pip install .")
     options = f"--task el_translation --beam 2 --path {checkpoint('transformer')} --batch-size 16"
-    output = run("fairseq-generate", f"{data} --user-dir el_fairseq", options, cwd=tmp_path)
+    output = run("fairseq-generate", f"{data} --user-dir el_fairseq", options, cwd=tmp_path, fresh=True)
     assert "decoder state: peak" in output
 
 
@@ -223,7 +158,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(data, checkpoint, tmp_path)
     state = torch.load(checkpoint("transformer"), weights_only=True)
     proof = tmp_path / "ran"
     torch.save({**state, "extra": Payload(proof)}, tmp_path / "evil.pt")
-    output = generate(data, tmp_path / "evil.pt", "--task el_translation", ok=False)
+    output = generate(data, tmp_path / "evil.pt", "--task el_translation", ok=False, fresh=True)
     assert not proof.exists()
     hint = output.strip().splitlines()[-1]
     assert re.match(
@@ -234,7 +169,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(data, checkpoint, tmp_path)
 def test_a_truncated_checkpoint_is_called_truncated(data, checkpoint, tmp_path):
     whole = checkpoint("transformer").read_bytes()
     (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
-    output = generate(data, tmp_path / "half.pt", "--task el_translation", ok=False)
+    output = generate(data, tmp_path / "half.pt", "--task el_translation", ok=False, fresh=True)
     assert f"el_fairseq: checkpoint {tmp_path}/half.pt: truncated, damaged, or no" in output.strip().splitlines()[-1]
 
 

@@ -24,6 +24,7 @@ from fairseq.modules.transformer_sentence_encoder import init_bert_params
 
 from el_fairseq.models.legacy_config import dataclass_of, fills, given
 from el_fairseq.modules.beams import share_beams
+from el_fairseq.modules.mhe_attention import HEAD_EMBED_STD
 from el_fairseq.modules.variants import (
     MHA,
     PLACES,
@@ -54,7 +55,7 @@ class AttentionVariantConfig(FairseqDataclass):
         metadata={"help": "which attentions: encoder and decoder (self-attention), cross; comma-separated"},
     )
     head_embed_std: float = field(
-        default=1.0,
+        default=HEAD_EMBED_STD,
         metadata={"help": "standard deviation of the head embeddings of mhe-mul and mhe-add at the start"},
     )
 

@@ -8,6 +8,7 @@ from el_fairseq.ops import mhe_output, mhe_query
 from el_fairseq.ops.mhe import ADD, MUL
 
 VARIANTS = (MUL, ADD)
+HEAD_EMBED_STD = 0.02  # as BERT starts its embeddings; examples/translation compares others
 
 
 class MHEAttention(SharedKVAttention):
@@ -30,7 +31,7 @@ class MHEAttention(SharedKVAttention):
             is loaded.
     """
 
-    def __init__(self, *args, variant=MUL, head_embed_std=1.0, **kwargs):
+    def __init__(self, *args, variant=MUL, head_embed_std=HEAD_EMBED_STD, **kwargs):
         if variant not in VARIANTS:
             raise ValueError(f"variant={variant!r}: choose one of {', '.join(VARIANTS)}")
         super().__init__(*args, **kwargs)

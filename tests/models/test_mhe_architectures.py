@@ -67,7 +67,7 @@ def test_every_stock_architecture_has_its_twin_of_the_same_sizes(model):
         added = {
             "attention_variant": "mhe-mul",
             "attention_variant_where": "encoder,decoder,cross",
-            "head_embed_std": 1.0,
+            "head_embed_std": 0.02,
         }
         expected = {**vars(stock), **added}
         assert {name: str(v) for name, v in vars(ours).items() if name in expected} == {
