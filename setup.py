@@ -22,6 +22,7 @@ setup(
         "fairseq>=0.12.2; python_version < '3.11'",
         "ve-fairseq>=0.12.3; python_version >= '3.11'",
         "torch>=2.6",
+        "numpy<2",  # fairseq reads np.compat: language models' sample(), --sample-break-mode eos
         "sacrebleu>=2.0",
         "sentencepiece",
         "tensorboard",
