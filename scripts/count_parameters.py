@@ -61,7 +61,8 @@ def build(args, variant):
     for i in range(args.vocabulary - len(words)):
         words.add_symbol(f"w{i}")
     task = SimpleNamespace(source_dictionary=words, target_dictionary=words, max_positions=lambda: 512)
-    options = argparse.Namespace(**{**vars(args), "attention_variant": variant})
+    of_the_task = {"tokens_per_sample": 512, "max_target_positions": 512, "add_bos_token": False, "tpu": False}
+    options = argparse.Namespace(**{**of_the_task, **vars(args), "attention_variant": variant})
     ARCH_CONFIG_REGISTRY[args.arch](options)
     # init_bert_params copies weights, which meta tensors do not have
     device = "cpu" if "encoder_layers" in options and not hasattr(options, "decoder_layers") else "meta"

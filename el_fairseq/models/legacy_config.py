@@ -5,6 +5,7 @@ from dataclasses import field, make_dataclass
 from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
+from omegaconf import OmegaConf
 
 
 def dataclass_of(add_args, architecture, name, base, from_task=()):
@@ -35,7 +36,7 @@ def _type_of(action):
 
 def given(config):
     """The options that are not None, as a namespace."""
-    options = vars(config) if isinstance(config, Namespace) else config
+    options = config if OmegaConf.is_config(config) else vars(config)
     return Namespace(**{name: value for name, value in options.items() if value is not None})
 
 

@@ -50,6 +50,8 @@ def use_attention_variant(model, variant, places=PLACES, **options):
         raise ValueError(f"--attention-variant {variant}: choose one of {', '.join(VARIANTS)}")
     if variant == MHA:
         return []
+    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+        raise ValueError(f"--ddp-backend fully_sharded has flattened layers before --attention-variant {variant} could")
     build = partial(CLASSES[variant], **options) if variant.startswith("mhe-") else CLASSES[variant]
     new = []
     for layer, name, place in attentions_of(model):

@@ -1,20 +1,36 @@
 #!/usr/bin/env python3
-"""Multi30k English-German (29,000 image captions) as SentencePiece pieces, ready for fairseq-preprocess.
+"""English-German text as SentencePiece pieces, ready for fairseq-preprocess.
 
-Downloads the raw text from its public source, or takes it from --data-dir; either way checksums are verified. One joint
-BPE model is trained on the training part. Test is test_2016_flickr, 1,000 sentences.
+Corpora: multi30k (29,000 image captions; test: test_2016_flickr), iwslt14 (talks) and wmt14 (4.5 million sentences).
+Downloaded from their public sources, or taken from --data-dir, a folder with the same files. One joint BPE model is
+trained on the training part. The splits of iwslt14 and wmt14 are those of fairseq's own examples (every 23rd or 100th
+training sentence validates; wmt14 is tested on newstest2014), but cased and not tokenised: pieces are made from the raw
+text.
 """
 
 import argparse
 import gzip
 import hashlib
+import re
+import tarfile
 import urllib.request
 from pathlib import Path
 
 import sentencepiece
 
-SOURCE = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
-PARTS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
+LANGUAGES = ("en", "de")
+MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
+STATMT = "https://www.statmt.org"
+FILES = {
+    "multi30k": {f"{part}.{lang}.gz": MULTI30K for part in ("train", "val", "test_2016_flickr") for lang in LANGUAGES},
+    "iwslt14": {"de-en.tgz": "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14"},
+    "wmt14": {
+        "training-parallel-europarl-v7.tgz": f"{STATMT}/wmt13",
+        "training-parallel-commoncrawl.tgz": f"{STATMT}/wmt13",
+        "training-parallel-nc-v9.tgz": f"{STATMT}/wmt14",
+        "test-full.tgz": f"{STATMT}/wmt14",
+    },
+}
 SHA256 = {
     "train.en.gz": "d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f",
     "train.de.gz": "726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6",
@@ -23,52 +39,117 @@ SHA256 = {
     "test_2016_flickr.en.gz": "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9",
     "test_2016_flickr.de.gz": "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
 }
+VOCABULARY = {"multi30k": 4000, "iwslt14": 10000, "wmt14": 32000}
 
 
-def raw_text(name, folder, download):
-    """The lines of a file of the data set, from ``folder``; fetched to it first if ``download``."""
-    path = folder / name
-    if not path.exists() and download:
-        print(f"downloading {name}", flush=True)
-        partial = path.with_suffix(".part")
-        urllib.request.urlretrieve(f"{SOURCE}/{name}", partial)
-        partial.rename(path)
-    if not path.exists():
-        raise SystemExit(f"--data-dir {folder}: there is no {name}")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != SHA256[name]:
-        raise SystemExit(f"{path}: SHA-256 is {found}, not {SHA256[name]}; remove it and fetch it again")
-    return gzip.decompress(path.read_bytes()).decode().splitlines()
+def obtain(corpus, folder, download):
+    """Fetch what is missing, and compare checksums; where none is recorded, print it, so that a later run can be."""
+    for name, url in FILES[corpus].items():
+        path = folder / name
+        if not path.exists() and download:
+            print(f"downloading {name}", flush=True)
+            partial = path.with_suffix(".part")
+            urllib.request.urlretrieve(f"{url}/{name}", partial)
+            partial.rename(path)
+        if not path.exists():
+            raise SystemExit(f"--data-dir {folder}: there is no {name}")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if name not in SHA256:
+            print(f"{name}: SHA-256 {found} (none is recorded here to compare it with)")
+        elif found != SHA256[name]:
+            raise SystemExit(f"{path}: SHA-256 is {found}, not {SHA256[name]}; remove it and fetch it again")
+
+
+def multi30k(folder):
+    """Training, validation and test part, each a list of ``(English, German)``."""
+    parts = []
+    for part in ("train", "val", "test_2016_flickr"):
+        sides = [gzip.decompress((folder / f"{part}.{lang}.gz").read_bytes()).decode() for lang in LANGUAGES]
+        parts.append(list(zip(*(side.splitlines() for side in sides))))
+    return parts
+
+
+def members(archive, pattern):
+    """The text of the members of a tar file whose names match, by name: a list."""
+    with tarfile.open(archive) as tar:
+        names = sorted(name for name in tar.getnames() if re.fullmatch(pattern, name))
+        if not names:
+            raise SystemExit(f"{archive}: nothing in it is called {pattern}")
+        return [tar.extractfile(name).read().decode() for name in names]
+
+
+def segments(text):
+    """The sentences of an SGML or XML file."""
+    return re.findall(r"<seg[^>]*>\s*(.*?)\s*</seg>", text, re.DOTALL)
+
+
+def held_out(pairs, every):
+    """``pairs`` without each first of ``every``, and those."""
+    return [pair for i, pair in enumerate(pairs) if i % every], pairs[::every]
+
+
+def pair_up(corpus, english, german):
+    if len(english) != len(german):
+        raise SystemExit(f"{corpus}: {len(english):,} English lines, {len(german):,} German ones")
+    return [pair for pair in zip(english, german) if all(line.strip() for line in pair)]
+
+
+def iwslt14(folder):
+    """As ``multi30k``; lines of markup are left out, titles and descriptions are text."""
+    archive, train, test = folder / "de-en.tgz", [], []
+    for lang in LANGUAGES:
+        (text,) = members(archive, rf"(.*/)?train\.tags\.de-en\.{lang}")
+        lines = [re.sub(r"</?(title|description)>", "", line) for line in text.split("\n")]
+        train.append([line for line in lines if not line.lstrip().startswith("<")])
+        test.append([s for text in members(archive, rf"(.*/)?IWSLT14\..*\.de-en\.{lang}\.xml") for s in segments(text)])
+    return *held_out(pair_up("iwslt14", *train), 23), pair_up("iwslt14", *test)
+
+
+def wmt14(folder):
+    """As ``multi30k``."""
+    train, test = [[], []], []
+    for side, lang in zip(train, LANGUAGES):
+        for name in list(FILES["wmt14"])[:-1]:
+            for text in members(folder / name, rf"(.*/)?(europarl-v7|commoncrawl|news-commentary-v9)\.de-en\.{lang}"):
+                side.extend(text.split("\n"))
+    for part in (r"src\.en", r"ref\.de"):
+        (text,) = members(folder / "test-full.tgz", rf"(.*/)?newstest2014-deen-{part}\.sgm")
+        test.append(segments(text))
+    return *held_out(pair_up("wmt14", *train), 100), pair_up("wmt14", *test)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write train, valid and test to, .en and .de each")
-    parser.add_argument("--data-dir", type=Path, help="folder with the files *.gz of the data set (default: download)")
-    parser.add_argument("--vocabulary", type=int, default=4000, help="size of the joint BPE (default: 4000)")
+    parser.add_argument("--corpus", choices=list(FILES), default="multi30k", help="default: multi30k")
+    parser.add_argument("--data-dir", type=Path, help="folder with the files of the corpus (default: download)")
+    parser.add_argument("--vocabulary", type=int, help=f"size of the joint BPE (default: {VOCABULARY})")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     raw = args.data_dir or args.out / "raw"
     raw.mkdir(exist_ok=True)
-    text = {
-        f"{part}.{language}": raw_text(f"{name}.{language}.gz", raw, download=args.data_dir is None)
-        for part, name in PARTS.items()
-        for language in ("en", "de")
-    }
+    obtain(args.corpus, raw, download=args.data_dir is None)
+    parts = dict(
+        zip(("train", "valid", "test"), {"multi30k": multi30k, "iwslt14": iwslt14, "wmt14": wmt14}[args.corpus](raw))
+    )
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text["train.en"] + text["train.de"]),
+        sentence_iterator=(side for i in range(2) for side in (pair[i] for pair in parts["train"])),
         model_prefix=str(args.out / "sentencepiece.bpe"),
-        vocab_size=args.vocabulary,
+        vocab_size=args.vocabulary or VOCABULARY[args.corpus],
         model_type="bpe",
         character_coverage=1.0,
+        input_sentence_size=2_000_000,
+        shuffle_input_sentence=args.corpus == "wmt14",
         minloglevel=2,
     )
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(args.out / "sentencepiece.bpe.model"))
-    (args.out / "raw.test.de").write_text("".join(line.strip() + "\n" for line in text["test.de"]))
-    for name, lines in text.items():
-        split = (" ".join(pieces.encode(line.strip(), out_type=str)) for line in lines)
-        (args.out / name).write_text("".join(line + "\n" for line in split))
-        print(f"{name}: {len(lines):,} sentences")
+    (args.out / "raw.test.de").write_text("".join(german.strip() + "\n" for _, german in parts["test"]))
+    for part, pairs in parts.items():
+        for i, lang in enumerate(LANGUAGES):
+            with (args.out / f"{part}.{lang}").open("w") as file:
+                file.writelines(" ".join(pieces.encode(pair[i].strip(), out_type=str)) + "\n" for pair in pairs)
+        print(f"{part}: {len(pairs):,} sentences")
 
 
 if __name__ == "__main__":
