@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import torch
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, build_model
+from fairseq.models.roberta import RobertaModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -65,7 +66,7 @@ def build(args, variant):
     options = argparse.Namespace(**{**of_the_task, **vars(args), "attention_variant": variant})
     ARCH_CONFIG_REGISTRY[args.arch](options)
     # init_bert_params copies weights, which meta tensors do not have
-    device = "cpu" if "encoder_layers" in options and not hasattr(options, "decoder_layers") else "meta"
+    device = "cpu" if issubclass(ARCH_MODEL_REGISTRY[args.arch], RobertaModel) else "meta"
     with torch.device(device):
         return build_model(options, task)
 
@@ -79,7 +80,7 @@ def qkv_parameters(attention):
     )
 
 
-def rows(model, variant):
+def rows(model):
     """A row for each kind of attention: name, how many, Q/K/V parameters of one, the formula's, all of one."""
     kinds = {}
     for layer, name, place in attentions_of(model):
@@ -114,7 +115,7 @@ def main():
     for variant in ("mha", *(v for v in VARIANTS if v != "mha")):
         model = build(args, variant)
         whole[variant] = total = sum(parameter.numel() for parameter in model.parameters())
-        kinds = list(rows(model, variant))
+        kinds = list(rows(model))
         attention = sum(number * all_of_one for _, number, _, _, all_of_one in kinds)
         for i, (name, number, qkv, formula, all_of_one) in enumerate(kinds):
             ends = [f"{attention:,}", f"{total:,} ({100 * total / whole['mha']:.1f} %)"] if i == 0 else ["", ""]

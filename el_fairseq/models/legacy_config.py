@@ -4,7 +4,6 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import field, make_dataclass
 from typing import Any, Optional
 
-from fairseq.dataclass import FairseqDataclass
 from omegaconf import OmegaConf
 
 
@@ -23,7 +22,7 @@ def dataclass_of(add_args, architecture, name, base, from_task=()):
     for action in parser._actions:
         default = None if hasattr(filled, action.dest) else action.default
         fields.append((action.dest, _type_of(action), field(default=default, metadata={"help": action.help})))
-    return make_dataclass(name, fields, bases=(base, FairseqDataclass))
+    return make_dataclass(name, fields, bases=(base,), namespace={"__module__": base.__module__})
 
 
 def _type_of(action):

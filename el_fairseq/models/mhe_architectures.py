@@ -85,7 +85,7 @@ class HasAttentionVariant:
         options = cls.stock_options(cfg, task)
         for part in ("encoder", "decoder"):
             width, heads = (getattr(options, f"{part}_{name}", None) for name in ("embed_dim", "attention_heads"))
-            if width and heads and width % heads:
+            if width and heads is not None and (heads < 1 or width % heads):
                 raise ValueError(f"--{part}-embed-dim {width} is not divisible by --{part}-attention-heads {heads}")
         if str(cfg.attention_variant) != MHA and (
             getattr(options, "mha_heads_to_keep", -1) != -1 or getattr(options, "mha_reg_scale_factor", 0) > 0

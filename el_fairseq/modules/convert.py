@@ -52,7 +52,8 @@ def use_stock_attention(model):
     for parent, name, attention in _attentions(decoder):
         if type(attention) is ELMultiheadAttention:
             setattr(parent, name, _recast(attention, MultiheadAttention))
-    if hasattr(model, "encoder"):
+    cross = [attention for _, _, attention in _attentions(decoder) if attention.encoder_decoder_attention]
+    if cross and not all(isinstance(attention, SharedKVAttention) for attention in cross):
         unshare_beams(model.encoder)
 
 

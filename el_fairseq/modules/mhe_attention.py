@@ -40,8 +40,9 @@ class MHEAttention(SharedKVAttention):
         self.needs_mass = variant == ADD
         for name in ("q_head_embed", "k_head_embed", "v_head_embed"):
             setattr(self, name, nn.Parameter(torch.randn(self.num_heads, self.head_dim) * head_embed_std))
-        # Both variants have the same parameters: a checkpoint has to say which it is.
-        self.register_buffer("variant_number", torch.tensor(VARIANTS.index(variant), dtype=torch.uint8))
+        # Both variants have the same parameters: a checkpoint has to say which it is. Of a buffer with "version" in its
+        # name fairseq's EMA makes no moving average.
+        self.register_buffer("variant_version", torch.tensor(VARIANTS.index(variant), dtype=torch.uint8))
 
     def expand(self, query):
         return mhe_query(query, self.operation, self.q_head_embed, self.k_head_embed)
@@ -50,7 +51,7 @@ class MHEAttention(SharedKVAttention):
         return super().merge(mhe_output(context, self.operation, self.v_head_embed, mass), mass)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        found = state_dict.get(f"{prefix}variant_number")
+        found = state_dict.get(f"{prefix}variant_version")
         if found is not None and int(found) != VARIANTS.index(self.operation):
             where = prefix[:-1] or "this module"
             raise ValueError(f"variant={self.operation!r}: the state of {where} is {VARIANTS[int(found)]!r}")

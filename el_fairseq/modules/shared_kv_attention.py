@@ -23,15 +23,17 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
     While decoding, self-attention caches ``[2, N, t, head_dim]``, and cross-attention ``[B, S, head_dim]`` twice: once
     a sentence where the source is given so (``key [S, B, K]`` for a query ``[T, B·M, E]``).
 
-    Args:
+    Args: those of ``MultiheadAttention``, in its order:
         embed_dim: E, the width of queries and output. num_heads: H, which divides E; ``head_dim = E / H``.
         kdim, vdim: widths of key and value sources, by default E.
         dropout: of the attention weights. bias: of the four projections.
         self_attention, encoder_decoder_attention: what the attention is used for, as in fairseq.
-        q_noise, qn_block_size: quantization noise on the projections, as in fairseq.
+        dictionary: not used. q_noise, qn_block_size: quantization noise on the projections, as in fairseq.
+        add_bias_kv, add_zero_attn, xformers_att_config: not supported.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``embed_dim``; self-attention with another ``kdim`` or ``vdim``.
+        ValueError: ``num_heads`` does not divide ``embed_dim``; self-attention with another ``kdim`` or ``vdim``; an
+            option that is not supported.
     """
 
     variant = None  # its name under --attention-variant
@@ -45,12 +47,24 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         vdim=None,
         dropout=0.0,
         bias=True,
+        add_bias_kv=False,
+        add_zero_attn=False,
         self_attention=False,
         encoder_decoder_attention=False,
+        dictionary=None,
         q_noise=0.0,
         qn_block_size=8,
+        xformers_att_config=None,
     ):
         super().__init__()
+        unsupported = {
+            "add_bias_kv": add_bias_kv,
+            "add_zero_attn": add_zero_attn,
+            "xformers_att_config": xformers_att_config,
+        }
+        for name, value in unsupported.items():
+            if value:
+                raise ValueError(f"{name}={value}: {type(self).__name__} has no such option")
         if num_heads < 1 or embed_dim % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide embed_dim={embed_dim}")
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads

@@ -6,6 +6,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, TransformerEncoderLayerBase
 
 from el_fairseq.modules.baselines import MultiQueryAttention, SingleHeadAttention
+from el_fairseq.modules.mhe_attention import VARIANTS as OPERATIONS
 from el_fairseq.modules.mhe_attention import MHEAttention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
@@ -44,7 +45,7 @@ def use_attention_variant(model, variant, places=PLACES, **options):
         The new attentions, a list.
 
     Raises:
-        ValueError: an unknown ``variant``, or an attention with an option that no variant has.
+        ValueError: an unknown ``variant``; an attention with an option that no variant has; no attention at ``places``.
     """
     if variant not in VARIANTS:
         raise ValueError(f"--attention-variant {variant}: choose one of {', '.join(VARIANTS)}")
@@ -53,11 +54,19 @@ def use_attention_variant(model, variant, places=PLACES, **options):
     if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
         raise ValueError(f"--ddp-backend fully_sharded has flattened layers before --attention-variant {variant} could")
     build = partial(CLASSES[variant], **options) if variant.startswith("mhe-") else CLASSES[variant]
-    new = []
-    for layer, name, place in attentions_of(model):
+    there, new = attentions_of(model), []
+    for layer, name, place in there:
         if place in places:
+            reason = _why_not(getattr(layer, name), layer)
+            if reason is not None:
+                raise ValueError(f"--attention-variant {variant} does not cover {reason}")
             new.append(_like(build, getattr(layer, name), layer))
             setattr(layer, name, new[-1])
+    if not new:
+        raise ValueError(
+            f"--attention-variant {variant} --attention-variant-where {','.join(sorted(places))}: the model only has "
+            f"{', '.join(sorted({place for _, _, place in there}))}"
+        )
     return new
 
 
@@ -81,9 +90,6 @@ def shares_source(model):
 
 
 def _like(build, stock, layer):
-    reason = _why_not(stock, layer)
-    if reason is not None:
-        raise ValueError(f"--attention-variant does not cover {reason}")
     return build(
         stock.embed_dim,
         stock.num_heads,
@@ -134,8 +140,9 @@ def variants_in(state_dict, prefix, attention):
 
     Empty if it is not there or has other widths; more than one where there is a single head.
     """
-    if f"{prefix}.variant_number" in state_dict:
-        return [tuple(CLASSES)[int(state_dict[f"{prefix}.variant_number"])]]
+    if f"{prefix}.q_head_embed" in state_dict:
+        number = state_dict.get(f"{prefix}.variant_version")  # not in the parameters that fairseq's EMA hands around
+        return [f"mhe-{operation}" for i, operation in enumerate(OPERATIONS) if number is None or i == int(number)]
     full, head = attention.embed_dim, attention.head_dim
     rows = {"mqa": (full, head), "sha": (head, head), MHA: (full, full)}
     weights = [state_dict.get(f"{prefix}.{name}.weight") for name in ("q_proj", "k_proj")]

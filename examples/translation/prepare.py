@@ -3,9 +3,9 @@
 
 Corpora: multi30k (29,000 image captions; test: test_2016_flickr), iwslt14 (talks) and wmt14 (4.5 million sentences).
 Downloaded from their public sources, or taken from --data-dir, a folder with the same files. One joint BPE model is
-trained on the training part. The splits of iwslt14 and wmt14 are those of fairseq's own examples (every 23rd or 100th
-training sentence validates; wmt14 is tested on newstest2014), but cased and not tokenised: pieces are made from the raw
-text.
+trained on the training part. As in fairseq's own examples, every 23rd (iwslt14) or 100th (wmt14) training sentence
+validates and wmt14 is tested on newstest2014; unlike there, text is cased and not tokenised (pieces are made from raw
+text), and no pair is left out for its length.
 """
 
 import argparse
@@ -85,8 +85,8 @@ def segments(text):
 
 
 def held_out(pairs, every):
-    """``pairs`` without each first of ``every``, and those."""
-    return [pair for i, pair in enumerate(pairs) if i % every], pairs[::every]
+    """``pairs`` without each last of ``every``, and those."""
+    return [pair for i, pair in enumerate(pairs, 1) if i % every], pairs[every - 1 :: every]
 
 
 def pair_up(corpus, english, german):

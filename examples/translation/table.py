@@ -80,7 +80,7 @@ def main():
     baseline = by_seed(args.folder, "mha")
     if not baseline:
         raise SystemExit(f"{args.folder}: no mha-*/summary.log, which the others are compared with; run train.sh first")
-    header = ["variant", "parameters: attention / all", "BLEU", "retention", "tokens/s", "peak memory", "decoder state"]
+    header = ["variant", "parameters: attention / all", "BLEU", "retention", "tokens/s", "peak RAM", "decoder state"]
     print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     for row in rows(args.folder, [*VARIANTS, *args.also]):
         print("| " + " | ".join(row) + " |")

@@ -20,7 +20,7 @@ def sgml(sentences):
     return "<doc>\n" + "".join(f'<seg id="{i}"> {s} </seg>\n' for i, s in enumerate(sentences)) + "</doc>\n"
 
 
-def test_iwslt14_is_split_as_fairseq_splits_it(load, tmp_path):
+def test_iwslt14_holds_out_every_23rd_sentence(load, tmp_path):
     prepare = load("translation/prepare")
     members = {}
     for lang in prepare.LANGUAGES:
@@ -31,8 +31,8 @@ def test_iwslt14_is_split_as_fairseq_splits_it(load, tmp_path):
             members[f"de-en/IWSLT14.TED.tst{year}.de-en.{lang}.xml"] = sgml([f"{lang} {year} {i}" for i in range(2)])
     archive(tmp_path / "de-en.tgz", members)
     train, valid, test = prepare.iwslt14(tmp_path)
-    assert valid == [("en title", "de title"), ("en 22", "de 22"), ("en 45", "de 45")]
-    assert len(train) == 44 and train[0] == ("en 0", "de 0") and ("en 22", "de 22") not in train
+    assert valid == [("en 21", "de 21"), ("en 44", "de 44")]
+    assert len(train) == 45 and train[:2] == [("en title", "de title"), ("en 0", "de 0")] and valid[0] not in train
     assert test == [(f"en {year} {i}", f"de {year} {i}") for year in (2010, 2011) for i in range(2)]
 
 
@@ -40,17 +40,18 @@ def test_wmt14_joins_its_parts_and_drops_empty_lines(load, tmp_path):
     prepare = load("translation/prepare")
     names = ["training/europarl-v7", "commoncrawl", "training/news-commentary-v9"]
     for file, name in zip(prepare.FILES["wmt14"], names):
-        texts = {"en": f"{name} 1\n\n{name} 3\n", "de": f"{name} eins\nzwei\n{name} drei\n"}
-        archive(tmp_path / file, {f"{name}.de-en.{lang}": text for lang, text in texts.items()})
+        lines = {lang: [f"{name} {lang} {i}" for i in range(61)] for lang in ("en", "de")}
+        lines["en"][7] = ""
+        archive(tmp_path / file, {f"{name}.de-en.{lang}": "\n".join(lines[lang]) + "\n" for lang in lines})
     tests = {"src.en": sgml(["a", "b"]), "ref.de": sgml(["x", "y"])}
     archive(
         tmp_path / "test-full.tgz", {f"test-full/newstest2014-deen-{part}.sgm": text for part, text in tests.items()}
     )
     train, valid, test = prepare.wmt14(tmp_path)
-    assert valid == [("training/europarl-v7 1", "training/europarl-v7 eins")] and test == [("a", "x"), ("b", "y")]
-    assert train == [("training/europarl-v7 3", "training/europarl-v7 drei")] + [
-        (f"{name} {i}", f"{name} {word}") for name in names[1:] for i, word in ((1, "eins"), (3, "drei"))
-    ]
+    assert test == [("a", "x"), ("b", "y")]
+    assert valid == [("commoncrawl en 40", "commoncrawl de 40")]  # the 100th of 3 times 60 pairs
+    wanted = [(f"{name} en {i}", f"{name} de {i}") for name in names for i in range(61) if i != 7]
+    assert train == [pair for pair in wanted if pair not in valid]
 
 
 def test_damaged_and_missing_files_are_named(load, tmp_path):

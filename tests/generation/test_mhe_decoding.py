@@ -10,7 +10,7 @@ from test_fuzz import CASES, on_cpu
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
-from el_fairseq.generation.memory import state_bytes
+from el_fairseq.generation.memory import MIB, state_bytes
 from el_fairseq.modules.beams import BEAMS
 from el_fairseq.modules.variants import PLACES
 
@@ -38,6 +38,8 @@ def test_every_way_in_gives_the_output_of_the_model_written_out(seed, device):
         enable_el_attention(model, mode)
         assert_same_hypotheses(case.generate(case.build_generator(ELSequenceGenerator, [model])), expected)
     disable_el_attention(model)
+    shared = "reorder_encoder_out" in vars(model.encoder)
+    assert shared == ("cross" in options["attention_variant_where"])
     assert_same_hypotheses(on_cpu(case.generate(case.stock_generator([model]))), expected)
 
 
@@ -74,6 +76,9 @@ def test_the_report_counts_them(caplog):
     generator.generate(None, batch(WORDS, [63, 40, 9]))
     measured, stock = generator.meter.peak
     assert 0 < 3 * measured < stock
+    with caplog.at_level("INFO"):
+        generator.meter.report()
+    assert f"decoder state: peak {measured / MIB:.2f} MiB; stock would keep {stock / MIB:.2f} MiB" in caplog.text
 
 
 @pytest.mark.usefixtures("float64")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fairseq.dataclass.configs import EMAConfig
 from fairseq.models import (
     ARCH_CONFIG_REGISTRY,
     ARCH_MODEL_INV_REGISTRY,
@@ -14,6 +15,7 @@ from fairseq.models import (
     MODEL_DATACLASS_REGISTRY,
     build_model,
 )
+from fairseq.models.ema.ema import EMA
 from fairseq.modules import MultiheadAttention
 from helpers import dictionary
 from omegaconf import OmegaConf
@@ -176,6 +178,7 @@ def test_with_a_single_head_its_own_checkpoint_loads(variant):
         ),
         ({"attention_variant_where": ""}, "--attention-variant-where : choose from"),
         ({"encoder_attention_heads": 3}, "--encoder-embed-dim 16 is not divisible by --encoder-attention-heads 3"),
+        ({"decoder_attention_heads": 0}, "--decoder-embed-dim 16 is not divisible by --decoder-attention-heads 0"),
         ({"decoder_attention_heads": 5}, "--decoder-embed-dim 16 is not divisible by --decoder-attention-heads 5"),
         ({"cross_self_attention": True, "no_cross_attention": True}, "does not cover --cross-self-attention"),
     ],
@@ -184,6 +187,26 @@ def test_with_a_single_head_its_own_checkpoint_loads(variant):
 def test_bad_options_are_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+def test_places_that_a_model_does_not_have_are_refused_by_name():
+    message = "--attention-variant mqa --attention-variant-where cross,encoder: the model only has decoder"
+    with pytest.raises(ValueError, match=message):
+        build("transformer_lm", attention_variant="mqa", attention_variant_where="cross,encoder")
+
+
+@pytest.mark.parametrize("fp32", [True, False])
+def test_a_moving_average_of_the_parameters_is_kept(fp32):
+    """fairseq's EMA goes through all of the state."""
+    model = build(attention_variant="mhe-add")
+    ema = EMA(model, EMAConfig(store_ema=True, ema_decay=0.5, ema_fp32=fp32))
+    before = model.encoder.layers[0].self_attn.q_head_embed.detach().clone()
+    with torch.no_grad():
+        model.encoder.layers[0].self_attn.q_head_embed += 1
+    ema.step(model)
+    averaged = ema.get_model()
+    torch.testing.assert_close(averaged.encoder.layers[0].self_attn.q_head_embed, before + 0.5)
+    build(attention_variant="mhe-add", seed=1).load_state_dict(averaged.state_dict())
 
 
 def test_an_unknown_variant_is_refused_by_name():

@@ -242,7 +242,7 @@ def test_the_papers_parameters(operation):
     }
     embeds = {f"{part}_head_embed": (3, 4) for part in "qkv"}
     assert shapes == {**projection, **embeds, "out_proj.weight": (12, 12), "out_proj.bias": (12,)}
-    assert set(attention.state_dict()) == {*shapes, "variant_number"}
+    assert set(attention.state_dict()) == {*shapes, "variant_version"}
 
 
 def test_heads_start_as_stock_heads_do():
@@ -262,6 +262,10 @@ def test_options_that_cannot_be_are_refused():
         MHEAttention(12, 5)
     with pytest.raises(ValueError, match=r"kdim=7"):
         MHEAttention(12, 3, kdim=7, self_attention=True)
+    for option in ({"add_bias_kv": True}, {"add_zero_attn": True}, {"xformers_att_config": "{}"}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))}=.*: MHEAttention has no such option"):
+            MHEAttention(12, 3, **option)
+    MHEAttention(12, 3, None, None, 0.1, True, False, False, True)  # stock's positions
     attention, x = MHEAttention(12, 3, encoder_decoder_attention=True), torch.randn(2, 4, 12)
     with pytest.raises(ValueError, match="before_softmax=True"):
         attention(x, x, x, before_softmax=True)
