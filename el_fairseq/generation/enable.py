@@ -3,6 +3,7 @@
 import logging
 
 from fairseq.hub_utils import GeneratorHubInterface
+from fairseq.models import FairseqMultiModel
 from fairseq.sequence_generator import EnsembleModel
 from torch import nn
 
@@ -46,7 +47,11 @@ def disable_el_attention(model):
 
 
 def models_of(holder):
-    """The fairseq models in a model, a list of models, or a hub interface."""
+    """The fairseq models in a model, a list of models, or a hub interface; of a multilingual model, those in it."""
     if isinstance(holder, (GeneratorHubInterface, EnsembleModel)):
-        return list(holder.models)
-    return list(holder) if isinstance(holder, (list, tuple, nn.ModuleList)) else [holder]
+        return models_of(list(holder.models))
+    if isinstance(holder, FairseqMultiModel):
+        return list(holder.models.values())
+    if isinstance(holder, (list, tuple, nn.ModuleList)):
+        return [single for each in holder for single in models_of(each)]
+    return [holder]

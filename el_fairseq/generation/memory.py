@@ -87,24 +87,27 @@ class StockDecoder:
         self.item = next(model.decoder.parameters()).element_size()
         self.self_width = sum(layer.self_attn.embed_dim for layer in layers)
         cross = [layer.encoder_attn for layer in layers if layer.encoder_attn is not None]
-        self.cross_width, self.cross_layers = sum(attention.embed_dim for attention in cross), len(cross)
-        hidden = torch.empty(0, 0, 0) if encoder_out is None else encoder_out["encoder_out"][0]
-        self.src_len, self.sentences, self.encoder_width = hidden.shape
+        cross_width, cross_layers = sum(attention.embed_dim for attention in cross), len(cross)
+        self.src_len = self.sentences = self.encoder_row = masks = 0
+        if encoder_out is not None:
+            hidden = encoder_out["encoder_out"][0]
+            self.src_len, self.sentences, width = hidden.shape
+            # encoder_out and encoder_embedding [S, ., D], padding mask [., S] (bool), source length (int32)
+            self.encoder_row = self.src_len * width * self.item * (1 + len(encoder_out["encoder_embedding"]))
+            masks = len(encoder_out["encoder_padding_mask"])  # 0 for speech without padding
+            self.encoder_row += self.src_len * masks + 4 * len(encoder_out["src_lengths"])
+        # a layer: key and value [., H, S, d], padding mask [., S] (float32)
+        self.cross_row = self.src_len * (2 * cross_width * self.item + 4 * cross_layers * masks)
 
     @classmethod
     def of(cls, model, encoder_out, beams):
         """For a model whose decoder is stock's own, else None: what others keep is only known by measuring."""
         known = why_foreign(getattr(model, "decoder", None)) is None
-        text = known and (encoder_out is None or "encoder_embedding" in encoder_out)
-        return cls(model, encoder_out, beams) if text else None
+        source = known and (encoder_out is None or "encoder_embedding" in encoder_out)
+        return cls(model, encoder_out, beams) if source else None
 
     def bytes(self, rows, steps):
         """With ``rows = b·M`` rows alive, each ``steps`` tokens long."""
-        s = self.src_len
         holders = self.sentences if self.shares_beams else rows  # BART keeps the output of sentences that have left
-        # encoder_out and encoder_embedding [S, ., D], padding mask [., S] (bool), source length (int32)
-        encoder = holders * (2 * s * self.encoder_width * self.item + s + 4) if s else 0
         projected = rows // self.beams if self.shares_beams else rows
-        # a layer: key and value [., H, S, d], padding mask [., S] (float32)
-        cross = projected * (2 * s * self.cross_width * self.item + 4 * s * self.cross_layers)
-        return encoder + cross + 2 * rows * steps * self.self_width * self.item
+        return holders * self.encoder_row + projected * self.cross_row + 2 * rows * steps * self.self_width * self.item

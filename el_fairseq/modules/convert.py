@@ -1,5 +1,7 @@
 """Exchange the attentions of a built model: stock for EL and back, over the same parameters."""
 
+from fairseq.models.speech_to_text.s2t_conformer import S2TConformerEncoder
+from fairseq.models.speech_to_text.s2t_transformer import S2TTransformerEncoder, TransformerDecoderScriptable
 from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
 from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
@@ -7,6 +9,10 @@ from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, hidden_everywhere, why_not
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
+
+# Whose own code is known to read and to order encoder output as the others do.
+KNOWN_DECODERS = (TransformerDecoderBase, TransformerDecoderScriptable)
+KNOWN_ENCODERS = (TransformerEncoderBase, S2TTransformerEncoder, S2TConformerEncoder)
 
 
 def use_el_attention(model, plan=hidden_everywhere):
@@ -64,11 +70,10 @@ def layers_of(decoder):
 
 def why_foreign(decoder):
     """Why this decoder's own code is not the one whose use of attention and encoder output is known here, or None."""
-    base = TransformerDecoderBase
-    if not isinstance(decoder, base):
+    if not isinstance(decoder, TransformerDecoderBase):
         return f"{type(decoder).__name__} is not a Transformer decoder"
     for method in ("forward", "extract_features", "extract_features_scriptable"):
-        if getattr(type(decoder), method) is not getattr(base, method):
+        if getattr(type(decoder), method) not in [getattr(known, method) for known in KNOWN_DECODERS]:
             return f"{type(decoder).__name__}.{method} is not stock's"
     if decoder.cross_self_attention:
         return "cross_self_attention=True: self-attention also reads the encoder output"
@@ -81,7 +86,7 @@ def why_foreign(decoder):
 def _why_not_shared(encoder, attentions):
     cross = [(name, a) for _, name, a in attentions if a.encoder_decoder_attention]
     reasons = [f"{name}: {why_not(a)}" for name, a in cross if not isinstance(a, SharedKVAttention) and why_not(a)]
-    if getattr(type(encoder), "reorder_encoder_out", None) is not TransformerEncoderBase.reorder_encoder_out:
+    if getattr(type(encoder), "reorder_encoder_out", None) not in [k.reorder_encoder_out for k in KNOWN_ENCODERS]:
         reasons.append(f"{type(encoder).__name__} orders its output in its own way")
     return reasons
 

@@ -1,12 +1,11 @@
 """``el_`` twins of stock tasks: the same task, whose generator decodes with EL-attention."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 
-from fairseq.dataclass import ChoiceEnum
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
-from fairseq.tasks import register_task
-from fairseq.tasks.denoising import DenoisingConfig, DenoisingTask
-from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, register_task
 
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment, enable_el_attention
 from el_fairseq.generation.plan import MODES
@@ -15,10 +14,25 @@ TWINS = {
     SequenceGenerator: ELSequenceGenerator,
     SequenceGeneratorWithAlignment: ELSequenceGeneratorWithAlignment,
 }
+STOCK_TASKS = (  # those that generate with a SequenceGenerator
+    "audio_finetuning",
+    "denoising",
+    "language_modeling",
+    "multilingual_denoising",
+    "multilingual_language_modeling",
+    "multilingual_translation",
+    "online_backtranslation",
+    "semisupervised_translation",
+    "speech_to_text",
+    "translation",
+    "translation_from_pretrained_bart",
+    "translation_from_pretrained_xlm",
+    "translation_multi_simple_epoch",
+)
 
 
 @dataclass
-class ELAttentionConfig:
+class ELAttentionConfig(FairseqDataclass):
     """What every ``el_`` task adds to its stock twin."""
 
     el_attention: ChoiceEnum(MODES) = field(
@@ -33,33 +47,35 @@ class ELAttentionConfig:
 class ELTaskMixin:
     """Put before a stock task: its generator becomes the EL twin, over the same models and options."""
 
+    @classmethod
+    def add_args(cls, parser):
+        """Stock's options and ours, also for tasks that stock configures by argparse."""
+        super().add_args(parser)
+        gen_parser_from_dataclass(parser, ELAttentionConfig())
+
     def build_generator(self, models, args, **kwargs):
         """As stock, with ``models`` converted in place according to ``--el-attention``.
 
         A generator of another class than stock's own (given as ``seq_gen_cls``, or the scorer of
         ``--score-reference``) stays what it is.
         """
-        enable_el_attention(models, mode=str(self.cfg.el_attention))
+        options = self.args if self.cfg is None else self.cfg  # a LegacyFairseqTask has no cfg
+        enable_el_attention(models, mode=str(options.el_attention))
         generator = super().build_generator(models, args, **kwargs)
         twin = TWINS.get(type(generator))
         return generator if twin is None else twin.adopt(generator)
 
 
-@dataclass
-class ELTranslationConfig(ELAttentionConfig, TranslationConfig):
-    pass
+def _register_twin(name):
+    stock, config = TASK_REGISTRY[name], TASK_DATACLASS_REGISTRY.get(name)
+    if config is not None:
+        own = {"__module__": __name__}
+        config = make_dataclass(f"EL{config.__name__}", [], bases=(ELAttentionConfig, config), namespace=own)
+    body = {"__doc__": f"``{name}`` with EL-attention.", "__module__": __name__}
+    twin = register_task(f"el_{name}", dataclass=config)(type(f"EL{stock.__name__}", (ELTaskMixin, stock), body))
+    globals()[twin.__name__] = twin
 
 
-@register_task("el_translation", dataclass=ELTranslationConfig)
-class ELTranslationTask(ELTaskMixin, TranslationTask):
-    """``translation`` with EL-attention."""
-
-
-@dataclass
-class ELDenoisingConfig(ELAttentionConfig, DenoisingConfig):
-    pass
-
-
-@register_task("el_denoising", dataclass=ELDenoisingConfig)
-class ELDenoisingTask(ELTaskMixin, DenoisingTask):
-    """``denoising`` with EL-attention."""
+for _name in STOCK_TASKS:
+    if f"el_{_name}" not in TASK_REGISTRY:  # this package can be imported again: a worker, a second path
+        _register_twin(_name)
