@@ -1,5 +1,6 @@
 """fairseq's commands, run as a user would, and what they print."""
 
+import atexit
 import multiprocessing
 import os
 import re
@@ -61,7 +62,10 @@ def _be_the_command(command, arguments, source, out, cwd):
     torch.set_num_threads(1)  # these models are tiny
     os.chdir(cwd)
     sys.argv = [str(BIN / command), *arguments]
-    sys.exit(import_module(ENTRIES[command]).cli_main())
+    try:
+        sys.exit(import_module(ENTRIES[command]).cli_main())
+    finally:
+        atexit._run_exitfuncs()  # a process of multiprocessing ends without them
 
 
 def lines_of(output, kinds="STHDPA"):

@@ -46,3 +46,17 @@ def data(tmp_path_factory):
     options = f"-s src -t tgt --trainpref {folder}/train --validpref {folder}/test --testpref {folder}/test"
     run("fairseq-preprocess", options, f"--joined-dictionary --destdir {folder}/bin")
     return folder / "bin"
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    """Binarised toy text: the alphabet from anywhere on."""
+    folder = tmp_path_factory.mktemp("text")
+    rng = random.Random(0)
+    for split, size in (("train", 400), ("valid", 40), ("test", 40)):
+        starts = [rng.randrange(8) for _ in range(size)]
+        lines = [" ".join("abcdefgh"[(start + i) % 8] for i in range(rng.randint(4, 14))) for start in starts]
+        (folder / split).write_text("".join(line + "\n" for line in lines))
+    parts = " ".join(f"--{part}pref {folder}/{part}" for part in ("train", "valid", "test"))
+    run("fairseq-preprocess", f"--only-source {parts} --destdir {folder}/bin")
+    return folder / "bin"

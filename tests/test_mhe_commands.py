@@ -1,6 +1,5 @@
 """fairseq's commands with the mhe_ architectures: train, resume, distribute, validate, generate, evaluate, load."""
 
-import random
 import re
 import socket
 import threading
@@ -33,20 +32,6 @@ def checkpoint(data, tmp_path_factory):
     log = train(data, folder, TINY, more, until="--max-update 60")
     path = folder / "checkpoint_last.pt"
     return path, log
-
-
-@pytest.fixture(scope="session")
-def text(tmp_path_factory):
-    """Binarised toy text: the alphabet from anywhere on."""
-    folder = tmp_path_factory.mktemp("text")
-    rng = random.Random(0)
-    for split, size in (("train", 400), ("valid", 40), ("test", 40)):
-        starts = [rng.randrange(8) for _ in range(size)]
-        lines = [" ".join("abcdefgh"[(start + i) % 8] for i in range(rng.randint(4, 14))) for start in starts]
-        (folder / split).write_text("".join(line + "\n" for line in lines))
-    parts = " ".join(f"--{part}pref {folder}/{part}" for part in ("train", "valid", "test"))
-    run("fairseq-preprocess", f"--only-source {parts} --destdir {folder}/bin")
-    return folder / "bin"
 
 
 def losses(log):

@@ -1,4 +1,4 @@
-"""``el_`` twins of every stock architecture of the models ``transformer`` and ``bart``.
+"""``el_`` twins of every stock architecture of the models ``transformer``, ``bart`` and ``transformer_lm``.
 
 They are built and trained by stock code, have the same ``state_dict`` keys, and decode with EL-attention under every
 task: stock checkpoints load into them and theirs into stock.
@@ -13,6 +13,7 @@ from fairseq.models import (
 )
 from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
+from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig
 
 from el_fairseq.modules.convert import use_el_attention
 
@@ -47,6 +48,11 @@ class ELBARTModel(DecodesWithEL, BARTModel):
     """``bart`` that decodes with EL-attention."""
 
 
+@register_model("el_transformer_lm", dataclass=TransformerLanguageModelConfig)
+class ELTransformerLanguageModel(DecodesWithEL, TransformerLanguageModel):
+    """``transformer_lm`` that decodes with EL-attention."""
+
+
 def _register_twins(model_name):
     for arch in list(ARCH_MODEL_INV_REGISTRY[model_name]):
         if f"el_{arch}" in ARCH_MODEL_REGISTRY:  # this package can be imported again: a worker, a second path
@@ -56,3 +62,4 @@ def _register_twins(model_name):
 
 _register_twins("transformer")
 _register_twins("bart")
+_register_twins("transformer_lm")

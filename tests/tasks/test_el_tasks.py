@@ -1,5 +1,7 @@
 """The el_ tasks: stock tasks whose generator is the EL twin."""
 
+import argparse
+
 import pytest
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.modules import MultiheadAttention
@@ -10,7 +12,7 @@ from helpers import assert_same_hypotheses, batch, build_model, dictionary
 
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
 from el_fairseq.modules import ELMultiheadAttention
-from el_fairseq.tasks.el_tasks import ELTaskMixin
+from el_fairseq.tasks.el_tasks import STOCK_TASKS, ELTaskMixin
 
 TASKS = ["translation", "denoising"]
 WORDS = dictionary(12)
@@ -23,12 +25,19 @@ def build_task(name, **options):
     return TASK_REGISTRY[name](cfg, words, words) if "translation" in name else TASK_REGISTRY[name](cfg, words)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", STOCK_TASKS)
 def test_the_twin_is_the_stock_task_with_one_more_option(name):
     stock, ours = TASK_REGISTRY[name], TASK_REGISTRY[f"el_{name}"]
     assert issubclass(ours, stock) and ours.__mro__[1] is ELTaskMixin
-    fields = [set(TASK_DATACLASS_REGISTRY[task].__dataclass_fields__) for task in (name, f"el_{name}")]
-    assert fields[1] - fields[0] == {"el_attention"} and not fields[0] - fields[1]
+    options = []
+    for task in (stock, ours):
+        parser = argparse.ArgumentParser()
+        task.add_args(parser)
+        options.append({option for action in parser._actions for option in action.option_strings})
+    assert options[1] - options[0] == {"--el-attention"} and not options[0] - options[1]
+    if name in TASK_DATACLASS_REGISTRY:
+        fields = [set(TASK_DATACLASS_REGISTRY[task].__dataclass_fields__) for task in (name, f"el_{name}")]
+        assert fields[1] - fields[0] == {"el_attention"} and not fields[0] - fields[1]
 
 
 @pytest.mark.usefixtures("float64")
