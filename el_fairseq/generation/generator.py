@@ -5,10 +5,12 @@ import math
 import weakref
 
 import torch
+from fairseq.search import BeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
+from el_fairseq.generation.prompt import Prompt, common_length, why_step_by_step
 from el_fairseq.modules.ngram_block import NGramBlock
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 
@@ -59,10 +61,14 @@ class ELSequenceGenerator(SequenceGenerator):
 
         live = _LiveBeams(self, sample, rows, max_len, bos_token, prefix_tokens, src_lengths)
         trace, finished = AttentionTrace(), None
-        for step in range(max_len + 1):  # one more for end-of-sentence
-            lprobs, attention = self.model.forward_decoder(
-                live.tokens[:, : step + 1], encoder_outs, states, self.temperature
-            )
+        prompt = self._read_prompt(live, states, max_len)
+        for step in range(live.length, max_len + 1):  # one more for end-of-sentence
+            if prompt is not None and step <= prompt.steps:
+                lprobs, attention = prompt.lprobs(step), None
+            else:
+                lprobs, attention = self.model.forward_decoder(
+                    live.tokens[:, : step + 1], encoder_outs, states, self.temperature
+                )
             self.meter.observe(encoder_outs, states, rows=lprobs.size(0), steps=step + 1)
             if attention is not None:
                 trace.weights.append(attention)
@@ -91,6 +97,27 @@ class ELSequenceGenerator(SequenceGenerator):
                     kept.reorder(order)
             elif self.model.has_incremental_states():
                 model.decoder.reorder_incremental_state_scripting(state, order)
+
+    def _read_prompt(self, live, states, max_len):
+        """Let language models read what all prompts have, at once; None where the prompt is consumed step by step.
+
+        Beam search goes on behind it. Other searches go through its steps too, without the models: they may draw random
+        numbers or keep books.
+        """
+        if live.prefix_tokens is None or why_step_by_step(self) is not None:
+            return None
+        length = common_length(live.prefix_tokens, self.pad, self.eos, limit=max_len)
+        if length == 0:
+            return None
+        common = live.prefix_tokens[:, :length]
+        tokens = torch.cat((live.tokens[:: self.beam_size, :1], common), dim=1)
+        prompt = Prompt(self.model, tokens, states, self.beam_size, self.temperature)
+        if type(self.search) is BeamSearch and self.repeat_ngram_blocker is None:
+            scores = (prompt.scores - self.unk_penalty * common.eq(self.unk)).nan_to_num_(
+                nan=-math.inf, neginf=-math.inf
+            )
+            live.start_behind(common, scores)
+        return prompt
 
     def _max_len(self, src_len, src_lengths):
         if self.match_source_len:
@@ -179,6 +206,15 @@ class _LiveBeams:
         self.prefix_tokens, self.src_lengths = prefix_tokens, src_lengths
         self.ignored = torch.zeros(self.bsz, self.beam_size, dtype=torch.bool, device=device)
         self.ends = None  # [b, candidates], set at each step
+        self.length = 0  # tokens that the beams had before the first step
+
+    def start_behind(self, tokens, scores):
+        """Begin with ``tokens [B, c]``, which had ``scores [B, c]``: the first beam lives, as after forced steps."""
+        self.length = tokens.size(1)
+        self.tokens[:, 1 : self.length + 1] = tokens.repeat_interleave(self.beam_size, dim=0)
+        self.scores = self.scores.type_as(scores)
+        self.scores[:, : self.length] = -math.inf
+        self.scores[:: self.beam_size, : self.length] = scores.cumsum(dim=1)
 
     def row_of(self, beams):
         """Row numbers of ``beams [b, n]``."""

@@ -5,7 +5,7 @@ from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
-from el_fairseq.ops import el_output, el_query, merge_masks, shared_kv_attention
+from el_fairseq.ops import el_output, el_query, merge_masks, prompted_attention, shared_kv_attention
 
 HIDDEN = "hidden"  # EL-attention: keys and values are the hidden states themselves
 PROJECTED = "projected"  # projected keys and values, those of a source shared by its beams
@@ -99,12 +99,18 @@ class ELMultiheadAttention(MultiheadAttention):
         if self.encoder_decoder_attention and not static_kv:
             raise ValueError("static_kv=False: while decoding, cross-attention reads one unchanging source")
         rows = self.q_proj(query).transpose(0, 1) * self.scaling  # [T, N, E] -> [N, T, E]
-        if self.self_attention:
-            source, padding = self._self_source(query, key_padding_mask, incremental_state)
+        state = self._append(query, key_padding_mask, incremental_state) if self.self_attention else None
+        if state is not None and state.prompt is not None:
+            if attn_mask is not None:
+                raise ValueError("attn_mask: after a prompt every token attends to all before it")
+            context, weights = self._attend_prompted(rows, state)
         else:
-            source, padding = self._cross_source(rows.size(0), key, incremental_state), key_padding_mask
-        attend = self._attend_hidden if len(source) == 1 else self._attend_projected
-        context, weights = attend(rows, *source, merge_masks(padding, attn_mask, rows.dtype))
+            if state is not None:
+                source, padding = _parts(state.cache.filled, state.cache.row_dim), state.padding
+            else:
+                source, padding = self._cross_source(rows.size(0), key, incremental_state), key_padding_mask
+            attend = self._attend_hidden if len(source) == 1 else self._attend_projected
+            context, weights = attend(rows, *source, merge_masks(padding, attn_mask, rows.dtype))
         output = self.out_proj(context.transpose(0, 1))  # [N, T, E] -> [T, N, E]
         if not (need_weights or need_head_weights):
             return output, None
@@ -120,18 +126,35 @@ class ELMultiheadAttention(MultiheadAttention):
     def set_beam_size(self, beam_size):
         """Nothing to set: the number of beams follows from the shapes."""
 
-    def _self_source(self, query, key_padding_mask, incremental_state):
-        """Append this step to the cache: ``(hidden [N, t, E],)`` or ``(key, value [N, H, t, d])``, and the padding."""
+    def start_with_prompt(self, incremental_state, hidden, beams):
+        """Begin decoding behind a prompt: its tokens' inputs to this self-attention, ``hidden [P, B, E]``.
+
+        What is kept of them is kept once for the ``beams`` rows of a sentence.
+        """
+        row_dim = self._row_dim(hidden.device)
+        state = SelfAttentionState(row_dim, prompt=self._to_keep(hidden, row_dim).contiguous(), beams=beams)
+        self.set_incremental_state(incremental_state, "el_state", state)
+
+    def _row_dim(self, device):
+        """Which axis of what self-attention keeps numbers the rows; that tells its layouts apart."""
+        return 0 if self.plan("self", device) == HIDDEN else 1
+
+    def _to_keep(self, query, row_dim):
+        """Inputs ``[T, N, E]`` -> what is kept of them: ``[N, T, E]``, or keys and values ``[2, N, H, T, d]``."""
+        if row_dim == 0:
+            return query.transpose(0, 1)
+        new = torch.stack((self.k_proj(query), self.v_proj(query)))  # [2, T, N, H·d]
+        return new.view(*new.shape[:3], self.num_heads, self.head_dim).permute(0, 2, 3, 1, 4)  # -> [2, N, H, T, d]
+
+    def _append(self, query, key_padding_mask, incremental_state):
+        """The state of this self-attention, with this step in it."""
         state = self.get_incremental_state(incremental_state, "el_state")
         if state is None:
-            state = SelfAttentionState(row_dim=0 if self.plan("self", query.device) == HIDDEN else 1)
+            state = SelfAttentionState(self._row_dim(query.device))
             self.set_incremental_state(incremental_state, "el_state", state)
-        padding = None if key_padding_mask is None else key_padding_mask.bool()
-        if state.cache.row_dim == 0:
-            return (state.append(query.transpose(0, 1), padding),), state.padding
-        new = torch.stack((self.k_proj(query), self.v_proj(query)))  # [2, T, N, H·d]
-        new = new.view(*new.shape[:3], self.num_heads, self.head_dim).permute(0, 2, 3, 1, 4)  # -> [2, N, H, T, d]
-        return state.append(new, padding).unbind(0), state.padding
+        new = self._to_keep(query, state.cache.row_dim)
+        state.append(new, None if key_padding_mask is None else key_padding_mask.bool())
+        return state
 
     def _cross_source(self, rows, key, incremental_state):
         """The source of cross-attention: ``(hidden [B, S, K],)``, or ``(key, value [B, H, S, d])`` computed once."""
@@ -179,7 +202,31 @@ class ELMultiheadAttention(MultiheadAttention):
         context = context.view(b, h, m, t, d).permute(0, 2, 3, 1, 4).reshape(n, t, -1)  # -> [N, T, E]
         return context, weights.view(b, h, m, t, s).permute(1, 0, 2, 3, 4).reshape(h, n, t, s)
 
+    def _attend_prompted(self, rows, state):
+        """Rows ``[N, T, E]`` attend to a shared prompt and to what they keep; returns as ``_attend_hidden``."""
+        n, t, _ = rows.shape
+        prompt, own = (_parts(x, state.cache.row_dim) for x in (state.prompt, state.cache.filled))
+        if len(own) == 1:
+            query = el_query(rows.reshape(n * t, -1), self.k_proj.weight, self.num_heads)  # [N·T, H, K]
+            query = query.view(n, t, self.num_heads, -1).transpose(1, 2)  # -> [N, H, T, K]
+            prompt, own = ([x.unsqueeze(1)] * 2 for (x,) in (prompt, own))  # keys and values are one: [N, 1, t, K]
+        else:
+            query = rows.view(n, t, self.num_heads, self.head_dim).transpose(1, 2)  # [N, T, E] -> [N, H, T, d]
+        context, weights, mass = prompted_attention(query, prompt, own, state.padding, **self._softmax())
+        if state.cache.row_dim == 0:
+            context = context.transpose(1, 2).reshape(n * t, self.num_heads, -1)  # [N, H, T, K] -> [N·T, H, K]
+            mass = None if mass is None else mass.transpose(1, 2).reshape(n * t, self.num_heads)
+            context = el_output(context, self.v_proj.weight, self.v_proj.bias, mass).view(n, t, -1)
+        else:
+            context = context.transpose(1, 2).reshape(n, t, -1)
+        return context, weights.transpose(0, 1)
+
     def _softmax(self):
         dropout = self.dropout_module
         active = dropout.p > 0 and (self.training or dropout.apply_during_inference)
         return {"softmax_dtype": SOFTMAX_DTYPE, "dropout": dropout if active else None}
+
+
+def _parts(kept, row_dim):
+    """``(hidden [N, t, E],)`` or ``(key, value [N, H, t, d])`` of what a self-attention keeps."""
+    return (kept,) if row_dim == 0 else kept.unbind(0)

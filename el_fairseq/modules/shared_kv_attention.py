@@ -9,7 +9,7 @@ from fairseq.modules.quant_noise import quant_noise
 from torch import nn
 
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
-from el_fairseq.ops import merge_masks, shared_kv_attention, shared_kv_sdpa
+from el_fairseq.ops import merge_masks, prompted_attention, shared_kv_attention, shared_kv_sdpa
 
 STATE = "shared_kv_state"  # what an attention keeps in the incremental state
 
@@ -139,6 +139,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         queries = self.expand(self.q_proj(query).transpose(0, 1))  # [T, N, E] -> [N, heads, T, d]
         if self.self_attention:
             key = value = query
+        want_weights = need_weights or need_head_weights
         if incremental_state is None:
             keys, values, padding = *self._project(key, value), key_padding_mask
         elif self.encoder_decoder_attention:
@@ -147,16 +148,29 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
             keys, values = self._source(key, value, incremental_state, queries.size(0))
             padding = key_padding_mask
         else:
-            keys, values, padding = self._past(key, value, key_padding_mask, incremental_state)
+            state = self._append(key, value, key_padding_mask, incremental_state)
+            if state.prompt is not None:
+                if attn_mask is not None:
+                    raise ValueError("attn_mask: after a prompt every token attends to all before it")
+                return self._finish(*self._attend_prompted(queries, state), want_weights, need_head_weights)
+            keys, values, padding = *state.cache.filled, state.padding
         if queries.size(0) % keys.size(0):
             raise ValueError(f"{queries.size(0)} query rows cannot share {keys.size(0)} sources evenly")
         mask = merge_masks(padding, attn_mask, queries.dtype)
-        want_weights = need_weights or need_head_weights
-        context, weights, mass = self._attend(queries, keys, values, mask, want_weights)
+        attended = self._attend(queries, keys, values, mask, want_weights)
+        return self._finish(*attended, want_weights, need_head_weights)
+
+    def _finish(self, context, weights, mass, want_weights, per_head):
+        """Output ``[T, N, E]``, and the weights as they were asked for."""
         output = self.out_proj(self.merge(context, mass).transpose(0, 1))  # [N, T, context_dim] -> [T, N, E]
         if not want_weights:
             return output, None
-        return output, weights.transpose(0, 1) if need_head_weights else weights.mean(dim=1)
+        return output, weights.transpose(0, 1) if per_head else weights.mean(dim=1)
+
+    def start_with_prompt(self, incremental_state, hidden, beams):
+        """As ``ELMultiheadAttention.start_with_prompt``."""
+        prompt = torch.stack(self._project(hidden, hidden))  # [2, B, P, d]
+        self.set_incremental_state(incremental_state, STATE, SelfAttentionState(1, prompt=prompt, beams=beams))
 
     def _project(self, key, value):
         """``[S, B, kdim]`` and ``[S, B, vdim]`` -> keys and values ``[B, S, d]``."""
@@ -171,15 +185,15 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
             self.set_incremental_state(incremental_state, STATE, state)
         return state.key, state.value
 
-    def _past(self, key, value, padding, incremental_state):
-        """Keys and values of all tokens so far, these included, and their padding."""
+    def _append(self, key, value, padding, incremental_state):
+        """The state of this self-attention, with these tokens in it."""
         state = self.get_incremental_state(incremental_state, STATE)
         if state is None:
             state = SelfAttentionState(row_dim=1)
             self.set_incremental_state(incremental_state, STATE, state)
         new = torch.stack(self._project(key, value))  # [2, N, T, d]
-        keys, values = state.append(new, None if padding is None else padding.bool())
-        return keys, values, state.padding
+        state.append(new, None if padding is None else padding.bool())
+        return state
 
     def _attend(self, queries, keys, values, mask, want_weights):
         """``[N, heads, T, d]`` -> contexts of that shape, weights ``[N, heads, T, S]`` or None, mass or None.
@@ -189,8 +203,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         """
         n, h, t, d = queries.shape
         b, s, _ = keys.shape
-        dropout = self.dropout_module
-        active = dropout.p > 0 and (self.training or dropout.apply_during_inference)
+        dropout, active = self.dropout_module, self._drops()
         if b == n and not want_weights and (queries.is_cuda or not active):
             want_mass = active and self.needs_mass
             context, mass = shared_kv_sdpa(
@@ -209,6 +222,23 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         )
         mass = None if mass is None else mass.view(n, h, t)
         return context.view(n, h, t, d), weights.view(n, h, t, s), mass
+
+    def _attend_prompted(self, queries, state):
+        """As ``_attend``, to a shared prompt and to what the rows keep."""
+        prompt, own = ([x.unsqueeze(1) for x in kept] for kept in (state.prompt, state.cache.filled))  # [N, 1, t, d]
+        return prompted_attention(
+            queries,
+            prompt,
+            own,
+            state.padding,
+            softmax_dtype=torch.promote_types(queries.dtype, torch.float32),
+            dropout=self.dropout_module if self._drops() else None,
+        )
+
+    def _drops(self):
+        """Whether attention dropout is at work."""
+        dropout = self.dropout_module
+        return dropout.p > 0 and (self.training or dropout.apply_during_inference)
 
     def reorder_incremental_state(self, incremental_state, new_order):
         """Follow the beams: row ``i`` continues row ``new_order[i]``."""

@@ -37,6 +37,8 @@ class GrowingCache:
 
     def reorder(self, order):
         """Row ``i`` becomes what row ``order[i]`` was; fewer rows than before free the memory of the rest."""
+        if self.buffer is None:
+            return
         moved = self.filled.index_select(self.row_dim, order)
         if order.numel() != self.buffer.size(self.row_dim):
             self.buffer = moved.new_empty(*moved.shape[:-2], *self.buffer.shape[-2:])
@@ -47,12 +49,14 @@ class SelfAttentionState:
     """What one self-attention keeps of its past: hidden states ``[N, t, E]``, or keys and values ``[2, N, H, t, d]``,
     ``[2, N, t, d]`` where all heads share them.
 
-    Its padding is kept too, once there is any.
+    Its padding is kept too, once there is any. ``prompt``, if given, came before: kept in the same layout, once a
+    sentence for its ``beams`` rows.
     """
 
-    def __init__(self, row_dim):
+    def __init__(self, row_dim, prompt=None, beams=1):
         self.cache = GrowingCache(row_dim)
         self.padding = None  # [N, t], True where the token was padding; None while there is none
+        self.prompt, self.beams = prompt, beams
 
     def append(self, new, padding):
         """Append tokens and return all that is kept; ``padding [N, n]`` or None belongs to the appended tokens."""
@@ -72,9 +76,14 @@ class SelfAttentionState:
         self.cache.reorder(order)
         if self.padding is not None:
             self.padding = self.padding.index_select(0, order)
+        if self.prompt is not None:
+            row_dim = self.cache.row_dim
+            sentences = sentences_of_rows(order, self.beams, self.prompt.size(row_dim))
+            if sentences is not None:
+                self.prompt = self.prompt.index_select(row_dim, sentences)
 
     def tensors(self):
-        return [self.cache.buffer] if self.padding is None else [self.cache.buffer, self.padding]
+        return [kept for kept in (self.cache.buffer, self.padding, self.prompt) if kept is not None]
 
 
 class CrossAttentionState:

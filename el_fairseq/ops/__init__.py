@@ -5,6 +5,7 @@ from el_fairseq.ops.el import el_output, el_query
 from el_fairseq.ops.masks import merge_masks
 from el_fairseq.ops.mhe import mhe_output, mhe_query
 from el_fairseq.ops.ngram import block_repeated_ngrams_
+from el_fairseq.ops.prompted import prompted_attention
 from el_fairseq.ops.sdpa import shared_kv_sdpa
 from el_fairseq.ops.shared_kv import shared_kv_attention
 
@@ -15,6 +16,7 @@ __all__ = [
     "merge_masks",
     "mhe_output",
     "mhe_query",
+    "prompted_attention",
     "shared_kv_attention",
     "shared_kv_sdpa",
 ]

@@ -1,0 +1,38 @@
+"""Attention to a shared prompt against the core with the prompt repeated for every row."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import assert_close
+
+from el_fairseq.ops import prompted_attention, shared_kv_attention
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 6])
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
+@pytest.mark.parametrize("dropped", [True, False], ids=["dropout", "exact"])
+def test_as_if_the_prompt_were_repeated(key_heads, beams, padded, dropped, device):
+    b, h, t, p, own, c, width = 3, 6, 2, 63, 5, 4, 7
+    n = b * beams
+
+    def random(*shape):
+        return torch.randn(*shape, dtype=torch.float64, device=device)
+
+    query = random(n, h, t, c)
+    prompt = random(b, key_heads, p, c), random(b, key_heads, p, width)
+    rows = random(n, key_heads, own, c), random(n, key_heads, own, width)
+    padding = torch.rand(n, own, device=device) < 0.4 if padded else None
+    whole = [torch.cat((x.repeat_interleave(beams, dim=0), y), dim=2) for x, y in zip(prompt, rows)]
+    hidden = None if padding is None else F.pad(padding, (p, 0)).repeat_interleave(key_heads, dim=0)
+    keep = (lambda weights: weights * 0.5) if dropped else None
+    options = {"softmax_dtype": torch.float64, "dropout": keep}
+    expected, expected_weights, expected_mass = shared_kv_attention(
+        query.reshape(n * key_heads, -1, c), *(x.flatten(0, 1) for x in whole), hidden, **options
+    )
+    output, weights, mass = prompted_attention(query, prompt, rows, padding, **options)
+    assert_close(output, expected.view(n, h, t, width))
+    assert_close(weights, expected_weights.view(n, h, t, p + own))
+    assert (mass is None) == (expected_mass is None)
+    if dropped:
+        assert_close(mass, expected_mass.view(n, h, t))
