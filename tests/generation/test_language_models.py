@@ -19,6 +19,7 @@ from el_fairseq.generation.prompt import common_length, why_step_by_step
 
 WORDS = dictionary(30)
 CASES = 40
+STOCK_STOPS = {26, 36}
 SEARCHES = {
     "beam": lambda beams: search.BeamSearch(WORDS),
     "groups": lambda beams: search.DiverseBeamSearch(WORDS, beams, 0.5),
@@ -91,7 +92,13 @@ def test_every_search_continues_prompts_as_stock(seed, device):
         {} if arch == "transformer_lm" else {"attention_variant": rng.choice(["mhe-mul", "mhe-add", "mqa", "sha"])}
     )
     model = build(arch, seed, **learned, **variant).to(device)
-    _, expected = generate(SequenceGenerator, [write_out(model)], batch, kind, **options)
+    try:
+        _, expected = generate(SequenceGenerator, [write_out(model)], batch, kind, **options)
+    except AssertionError:  # stock stops where no hypothesis can end; ours does not
+        generate(ELSequenceGenerator, [enable_el_attention(model, "on")], batch, kind, **options)
+        assert seed in STOCK_STOPS
+        return
+    assert seed not in STOCK_STOPS
     for mode in ("on", "auto", "off"):
         enable_el_attention(model, mode)
         generator, actual = generate(ELSequenceGenerator, [model], batch, kind, **options)
