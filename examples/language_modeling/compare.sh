@@ -7,7 +7,8 @@ if [[ ${1:-} == --help ]]; then
     echo "Trains a language model of 3 layers of width 128 for each attention variant and prints their perplexities on the"
     echo "test part. CORPUS: wikitext-2-valid (default: the validation part of WikiText-2 as training text, about 16 minutes"
     echo "on 2 cores for all five), wikitext-2, ptb or wikitext-103 (the last needs a GPU and bigger models: README.md)."
-    echo "VARIANT...: train only these now (from several shells, say). Downloaded, or taken from DATA-DIR ('' to download). Everything is written to OUT (default: results/CORPUS);"
+    echo "VARIANT...: train only these now (from several shells, say). The text is downloaded, or taken from DATA-DIR"
+    echo "('' to download). Everything is written to OUT (default: results/CORPUS);"
     echo "training resumes where it stopped, and a model that is finished is not trained again."
     exit 0
 fi

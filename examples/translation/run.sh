@@ -13,8 +13,28 @@ fi
 source "$HERE/../../scripts/environment.sh"
 
 OUT="${1:-results/multi30k}"
-examples/translation/prepare.sh "$OUT" "${2:-}"
-NAME=stock-4-epochs examples/translation/train.sh "$OUT" stock 1 4
-grep -h "decoder state" "$OUT/stock-4-epochs-1/summary.log"
-python scripts/check_lossless.py "$OUT/bin" --path "$OUT/stock-4-epochs-1/checkpoints/checkpoint_last.pt" \
-    --beam 5 --batch-size 64 2>"$OUT/check_lossless.log"
+mkdir -p "$OUT"
+if [[ ! -f $OUT/bin/dict.de.txt ]]; then
+    python examples/translation/prepare.py "$OUT/text" ${2:+--data-dir "$2"}
+    fairseq-preprocess -s en -t de --trainpref "$OUT/text/train" --validpref "$OUT/text/valid" \
+        --testpref "$OUT/text/test" --destdir "$OUT/bin.part" --joined-dictionary --workers 2 >"$OUT/preprocess.log" 2>&1
+    mv "$OUT/bin.part" "$OUT/bin"
+fi
+
+echo "training (log: $OUT/train.log)"
+fairseq-train "$OUT/bin" --user-dir el_fairseq --task translation --arch transformer \
+    --encoder-layers 3 --decoder-layers 3 --encoder-embed-dim 128 --encoder-ffn-embed-dim 512 \
+    --encoder-attention-heads 4 --decoder-attention-heads 4 --encoder-normalize-before --decoder-normalize-before \
+    --share-all-embeddings --dropout 0.2 --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
+    --optimizer adam --adam-betas '(0.9, 0.98)' --lr 0.004 --lr-scheduler inverse_sqrt --warmup-updates 300 \
+    --max-tokens 4096 --max-epoch 4 --seed 1 --disable-validation --no-epoch-checkpoints \
+    --save-dir "$OUT/checkpoints" --tensorboard-logdir "$OUT/tensorboard" --log-format simple --log-interval 100 2>&1 |
+    tee -a "$OUT/train.log" |
+    sed -unE 's/.*epoch ([0-9]+):.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/epoch \1 of 4, update \3, nll_loss \2/p'
+
+fairseq-generate "$OUT/bin" --user-dir el_fairseq --task el_translation --path "$OUT/checkpoints/checkpoint_last.pt" \
+    --beam 5 --batch-size 64 --remove-bpe sentencepiece --scoring sacrebleu >"$OUT/generate.log" 2>&1
+grep -h "BLEU" "$OUT/generate.log"
+grep -h "decoder state" "$OUT/generate.log" | cut -d: -f3-
+python scripts/check_lossless.py "$OUT/bin" --path "$OUT/checkpoints/checkpoint_last.pt" --beam 5 --batch-size 64 \
+    2>"$OUT/check_lossless.log"
