@@ -3,7 +3,7 @@
 
 if [[ ${1:-} == --help ]]; then
     echo "usage: scripts/test.sh [pytest arguments]"
-    echo "Checks the style (ruff) and runs all tests (pytest): about 8 minutes on 2 cores, in .venv, made if missing."
+    echo "Checks the style (ruff) and runs all tests (pytest): about 10 minutes on 2 cores, in .venv, made if missing."
     exit 0
 fi
 # shellcheck source=scripts/environment.sh
