@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Multi30k English-German: prepare, train a small stock transformer, check that EL-attention loses nothing.
 
-HERE="$(dirname "${BASH_SOURCE[0]}")"
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 if [[ ${1:-} == --help ]]; then
     echo "usage: examples/translation/run.sh [OUT [DATA-DIR]]"
     echo "Prepares Multi30k (downloaded, or from DATA-DIR), trains a stock transformer of 3+3 layers for 4 epochs (about"
@@ -13,13 +13,7 @@ fi
 source "$HERE/../../scripts/environment.sh"
 
 OUT="${1:-results/multi30k}"
-mkdir -p "$OUT"
-if [[ ! -f $OUT/bin/dict.de.txt ]]; then
-    python examples/translation/prepare.py "$OUT/text" ${2:+--data-dir "$2"}
-    fairseq-preprocess -s en -t de --trainpref "$OUT/text/train" --validpref "$OUT/text/valid" \
-        --testpref "$OUT/text/test" --destdir "$OUT/bin.part" --joined-dictionary --workers 2 >"$OUT/preprocess.log" 2>&1
-    mv "$OUT/bin.part" "$OUT/bin"
-fi
+"$HERE/prepare.sh" "$OUT" "${2:-}"
 
 echo "training (log: $OUT/train.log)"
 fairseq-train "$OUT/bin" --user-dir el_fairseq --task translation --arch transformer \
