@@ -10,7 +10,7 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
-from el_fairseq.generation.prompt import Prompt, common_length, why_step_by_step
+from el_fairseq.generation.prompt import Prompts, prompt_lengths, why_step_by_step
 from el_fairseq.modules.ngram_block import NGramBlock
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 
@@ -41,6 +41,7 @@ class ELSequenceGenerator(SequenceGenerator):
     def _equip(self):
         if self.repeat_ngram_blocker is not None:
             self.repeat_ngram_blocker = NGramBlock(self.repeat_ngram_blocker.no_repeat_ngram_size)
+        self._step_by_step = None  # why prompts are consumed so, once it was logged
         self.meter = StateMeter(self.model.models, self.beam_size)
         weakref.finalize(self, self.meter.report)  # when the generator goes, or else when Python exits
 
@@ -61,14 +62,13 @@ class ELSequenceGenerator(SequenceGenerator):
 
         live = _LiveBeams(self, sample, rows, max_len, bos_token, prefix_tokens, src_lengths)
         trace, finished = AttentionTrace(), None
-        prompt = self._read_prompt(live, states, max_len)
+        prompts = self._read_prompts(live, states, max_len)
         for step in range(live.length, max_len + 1):  # one more for end-of-sentence
-            if prompt is not None and step <= prompt.steps:
-                lprobs, attention = prompt.lprobs(step), None
+            tokens = live.tokens[:, : step + 1]
+            if prompts is not None:
+                lprobs, attention = prompts.lprobs(step, tokens), None
             else:
-                lprobs, attention = self.model.forward_decoder(
-                    live.tokens[:, : step + 1], encoder_outs, states, self.temperature
-                )
+                lprobs, attention = self.model.forward_decoder(tokens, encoder_outs, states, self.temperature)
             self.meter.observe(encoder_outs, states, rows=lprobs.size(0), steps=step + 1)
             if attention is not None:
                 trace.weights.append(attention)
@@ -80,7 +80,10 @@ class ELSequenceGenerator(SequenceGenerator):
                 break
             order, sentence_left = live.advance(step, candidates, ended)
             trace.parents.append(order)
-            self._reorder(states, order)
+            if prompts is not None:
+                prompts.reorder(order, sentence_left)
+            else:
+                self._reorder(states, order)
             if sentence_left:
                 encoder_outs = self.model.reorder_encoder_out(encoder_outs, order)
         without = int((finished.count == 0).sum())
@@ -98,26 +101,29 @@ class ELSequenceGenerator(SequenceGenerator):
             elif self.model.has_incremental_states():
                 model.decoder.reorder_incremental_state_scripting(state, order)
 
-    def _read_prompt(self, live, states, max_len):
-        """Let language models read what all prompts have, at once; None where the prompt is consumed step by step.
+    def _read_prompts(self, live, states, max_len):
+        """Let language models read the prompts at once; None where they are consumed step by step.
 
-        Beam search goes on behind it. Other searches go through its steps too, without the models: they may draw random
-        numbers or keep books.
+        Beam search goes on behind what all of them have in common in length. Other searches go through those steps
+        too, without the models: they may draw random numbers or keep books.
         """
-        if live.prefix_tokens is None or why_step_by_step(self) is not None:
+        if live.prefix_tokens is None or self.model.has_encoder():
             return None
-        length = common_length(live.prefix_tokens, self.pad, self.eos, limit=max_len)
-        if length == 0:
+        reason = why_step_by_step(self)
+        if reason is not None:
+            if reason != self._step_by_step:
+                logger.info("prompts are consumed a token a step: %s", reason)
+            self._step_by_step = reason
             return None
-        common = live.prefix_tokens[:, :length]
-        tokens = torch.cat((live.tokens[:: self.beam_size, :1], common), dim=1)
-        prompt = Prompt(self.model, tokens, states, self.beam_size, self.temperature)
+        lengths = prompt_lengths(live.prefix_tokens, self.pad, self.eos, limit=max_len)
+        given = live.prefix_tokens[:, : max(lengths)]
+        tokens = torch.cat((live.tokens[:: self.beam_size, :1], given), dim=1)
+        prompts = Prompts(self.model, states, tokens, lengths, self.beam_size, self.temperature)
         if type(self.search) is BeamSearch and self.repeat_ngram_blocker is None:
-            scores = (prompt.scores - self.unk_penalty * common.eq(self.unk)).nan_to_num_(
-                nan=-math.inf, neginf=-math.inf
-            )
-            live.start_behind(common, scores)
-        return prompt
+            common = given[:, : min(lengths)]
+            scores = prompts.scores[:, : min(lengths)] - self.unk_penalty * common.eq(self.unk)
+            live.start_behind(common, scores.nan_to_num_(nan=-math.inf, neginf=-math.inf))
+        return prompts
 
     def _max_len(self, src_len, src_lengths):
         if self.match_source_len:

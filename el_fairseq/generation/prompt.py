@@ -1,18 +1,20 @@
-"""Language models: what the prompts of a batch have in common in length, read in one forward pass.
+"""Language models: the prompts of a batch, read in one forward pass.
 
-Stock consumes a prompt one token a step, for every beam. Here the models see it once, as in training, once a sentence;
-every self-attention keeps what it would have cached (``start_with_prompt``), shared by all beams of the sentence.
+Stock consumes a prompt one token a step, for every beam. Here the models see all prompts once, as in training, once a
+sentence; every self-attention keeps what it would have cached, shared by the beams (``PromptedState``).
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from fairseq.models import FairseqLanguageModel
 from fairseq.modules import FairseqDropout
 
 from el_fairseq.modules.convert import layers_of, why_foreign
+from el_fairseq.modules.prompted_state import PromptLayout
 
-CHUNK = 32  # positions whose distributions over the vocabulary are in memory at once
+CHUNK = 256  # tokens whose distributions over the vocabulary are in memory at once
 
 
 def why_step_by_step(generator):
@@ -32,66 +34,144 @@ def why_step_by_step(generator):
     return None
 
 
-def common_length(prompts, pad, eos, limit):
-    """How many leading tokens of ``prompts [B, P]`` are there in each of them, no end-of-sentence among them."""
-    ends = (prompts.eq(pad) | prompts.eq(eos)).any(dim=0).nonzero()
-    return min(int(ends[0]) if len(ends) else prompts.size(1), limit)
+def prompt_lengths(prompts, pad, eos, limit):
+    """How many leading tokens each of ``prompts [B, P]`` has before padding or end-of-sentence, ``limit`` at most."""
+    ended = (prompts.eq(pad) | prompts.eq(eos)).cumsum(dim=1) > 0
+    return [min(length, limit) for length in (~ended).sum(dim=1).tolist()]
 
 
-class Prompt:
-    """The common part of a batch's prompts, consumed.
+class Prompts:
+    """The prompts of a batch, consumed; and the decoder steps behind them, of those sentences that need one.
+
+    The search goes on as in stock: at each step the next token of every sentence, a given one while its prompt lasts.
+    So the rows of a sentence begin when its prompt has ended, those with the shortest first; what is kept of the past
+    stands in that order.
 
     Args:
-        ensemble: fairseq's ``EnsembleModel``. tokens: ``[B, c + 1]``, what precedes the prompt and c tokens of it.
-        states: incremental states, one a model; filled. beams: M. temperature: as in ``SequenceGenerator``.
+        ensemble: fairseq's ``EnsembleModel``. states: incremental states, one a model, empty. tokens: ``[B, P + 1]``,
+        what precedes the prompts and the prompts. lengths: tokens of each prompt, a list. beams: M. temperature: as
+        in ``SequenceGenerator``.
 
-    ``scores [B, c]`` are the log-probabilities of the c tokens, ``next [B, V]`` those of what follows.
+    ``scores [B, P]`` are the log-probabilities of the prompts' tokens, 0 behind them.
     """
 
-    def __init__(self, ensemble, tokens, states, beams, temperature):
-        self.tokens, self.beams = tokens[:, 1:], beams
-        self.steps = self.tokens.size(1)
-        features = [_read(model, tokens, state, beams) for model, state in zip(ensemble.models, states)]
-        scores = []
-        for start in range(0, tokens.size(1), CHUNK):
-            lprobs = [
-                _lprobs(model, x[:, start : start + CHUNK], temperature) for model, x in zip(ensemble.models, features)
-            ]
-            lprobs = (
-                lprobs[0] if len(lprobs) == 1 else torch.logsumexp(torch.stack(lprobs), dim=0) - math.log(len(lprobs))
-            )
-            following = tokens[:, start + 1 : start + CHUNK + 1].unsqueeze(2)
-            scores.append(lprobs[:, : following.size(1)].gather(2, following).squeeze(2))
-        self.scores, self.next = torch.cat(scores, dim=1), lprobs[:, -1].clone()
+    def __init__(self, ensemble, states, tokens, lengths, beams, temperature):
+        self.ensemble, self.states, self.beams, self.temperature = ensemble, states, beams, temperature
+        self.tokens = tokens[:, 1:]
+        self.lengths = torch.tensor(lengths, device=tokens.device)
+        self.slots = sorted(range(len(lengths)), key=lengths.__getitem__)  # the sentence in each place of the states
+        self.layout = PromptLayout([lengths[i] + 1 for i in self.slots], beams, tokens.device)
+        self._index()
+        features = [self._read(model, state, tokens) for model, state in zip(ensemble.models, states)]
+        self._score(features, tokens)
 
-    def lprobs(self, step):
-        """``[B·M, V]`` for ``step <= c``: as the models give them, as far as they count."""
-        if step == self.steps:
-            return self.next.repeat_interleave(self.beams, dim=0)
-        forced = self.next.new_full(self.next.shape, -math.inf)
-        forced.scatter_(1, self.tokens[:, step : step + 1], self.scores[:, step : step + 1])
-        return forced.repeat_interleave(self.beams, dim=0)
+    def lprobs(self, step, tokens):
+        """``[B·M, V]`` of the token behind ``tokens [B·M, step + 1]``: of a given token, as far as it counts."""
+        awake = sum(length <= step for length in self.layout.lengths)
+        if awake > self.layout.awake:
+            self._wake(awake)
+        rows = self.rows
+        if awake < len(self.slots):
+            known = self._known(step).repeat_interleave(self.beams, dim=0)
+            if awake == 0:
+                return known
+            return known.index_copy_(0, rows, self._decode(tokens.index_select(0, rows)))
+        if self.in_order:
+            return self._decode(tokens)
+        return self._decode(tokens.index_select(0, rows)).index_select(0, self.places)
 
+    def reorder(self, order, sentence_left):
+        """Follow the beams: row ``i`` continues row ``order[i]``."""
+        places = self.places
+        if sentence_left:
+            self._keep(order.view(-1, self.beams)[:, 0] // self.beams)
+        if self.layout.awake:
+            order = places[order[self.rows]]
+            for state in self._kept():
+                state.reorder(order)
 
-def _read(model, tokens, state, beams):
-    """The decoder's features ``[B, c + 1, D]``; what its self-attentions need of the tokens goes to ``state``."""
-    seen = []
-    hooks = [
-        layer.self_attn.register_forward_pre_hook(
-            lambda attention, args, kwargs: seen.append((attention, kwargs["query"])), with_kwargs=True
+    def _kept(self):
+        return [kept for state in self.states for kept in state.values()]
+
+    def _index(self):
+        """``rows``: the row in each place of the states; ``places``: the place of each row."""
+        device, m = self.lengths.device, self.beams
+        rows = torch.tensor(self.slots, dtype=torch.long, device=device).unsqueeze(1) * m
+        rows = (rows + torch.arange(m, device=device)).view(-1)
+        self.places = torch.empty_like(rows).index_copy_(0, rows, torch.arange(rows.numel(), device=device))
+        self.rows = rows[: self.layout.awake * m]
+        self.in_order = self.slots == list(range(len(self.slots)))
+
+    def _wake(self, sentences):
+        more = (sentences - self.layout.awake) * self.beams
+        for kept in self._kept():
+            kept.wake(more)
+        self.layout.wake(sentences)
+        self._index()
+
+    def _keep(self, sentences):
+        """Drop all sentences but these, ``[B']``."""
+        self.tokens, self.scores, self.next, self.lengths = (
+            x.index_select(0, sentences) for x in (self.tokens, self.scores, self.next, self.lengths)
         )
-        for layer in layers_of(model.decoder)
-    ]
-    try:
-        features, _ = model.decoder(tokens, features_only=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for attention, hidden in seen:
-        attention.start_with_prompt(state, hidden, beams)
-    return features
+        number = {old: new for new, old in enumerate(sentences.tolist())}
+        slots = [slot for slot, sentence in enumerate(self.slots) if sentence in number]
+        if not slots:
+            return
+        self.slots = [number[self.slots[slot]] for slot in slots]
+        filler = self.layout.keep(slots)
+        kept_slots = torch.tensor(slots, device=sentences.device)
+        for kept in self._kept():
+            kept.keep(kept_slots, filler)
+        self._index()
 
+    def _decode(self, tokens):
+        lprobs, _ = self.ensemble.forward_decoder(
+            tokens, [None] * len(self.states), self.states, self.temperature
+        )
+        return lprobs
 
-def _lprobs(model, features, temperature):
-    logits = model.decoder.output_layer(features).div_(temperature)
-    return model.get_normalized_probs((logits, None), log_probs=True, sample=None)
+    def _known(self, step):
+        """``[B, V]``: what follows a prompt that ends here; the next token alone of one that goes on."""
+        if step >= self.tokens.size(1):
+            return self.next
+        known = self.next.new_full(self.next.shape, -math.inf)
+        known.scatter_(1, self.tokens[:, step : step + 1], self.scores[:, step : step + 1])
+        return torch.where(self.lengths.eq(step).unsqueeze(1), self.next, known)
+
+    def _read(self, model, state, tokens):
+        """The decoder's features ``[B, P + 1, D]``; what its self-attentions keep of the tokens goes to ``state``."""
+        features, extra = model.decoder(tokens, features_only=True)
+        inputs = extra["inner_states"][::-1]  # of the layers, [P + 1, B, D] each
+        del extra
+        slots = None if self.in_order else torch.tensor(self.slots, device=tokens.device)
+        for layer in layers_of(model.decoder):
+            hidden = inputs.pop()  # given up as soon as it is kept: all of them are as much as the state
+            hidden = hidden if slots is None else hidden.index_select(1, slots)
+            hidden = layer.self_attn_layer_norm(hidden) if layer.normalize_before else hidden
+            layer.self_attn.start_with_prompt(state, hidden, self.layout)
+        return features
+
+    def _score(self, features, tokens):
+        """Set ``scores [B, P]``, and ``next [B, V]``: what follows each prompt."""
+        places = torch.arange(tokens.size(1), device=tokens.device)
+        ends = self.lengths.unsqueeze(1)
+        inside = places <= ends  # [B, P + 1]
+        following, is_last = F.pad(self.tokens, (0, 1))[inside], (places == ends)[inside]
+        features = [x[inside] for x in features]  # [B, P + 1, D] -> [n, D]
+        scores, after = [], []
+        for start in range(0, following.numel(), CHUNK):
+            part = slice(start, start + CHUNK)
+            lprobs = self._distributions([x[part] for x in features])  # [CHUNK, V]
+            scores.append(lprobs.gather(1, following[part].unsqueeze(1)).squeeze(1))
+            after.append(lprobs[is_last[part]])
+        self.next = torch.cat(after)
+        self.scores = self.next.new_zeros(inside.shape).masked_scatter_(inside, torch.cat(scores))[:, :-1]
+
+    def _distributions(self, features):
+        """Log-probabilities ``[n, V]`` from the features ``[n, D]`` of each model."""
+        lprobs = []
+        for model, x in zip(self.ensemble.models, features):
+            logits = model.decoder.output_layer(x.unsqueeze(0)).div_(self.temperature)
+            lprobs.append(model.get_normalized_probs((logits, None), log_probs=True, sample=None).squeeze(0))
+        return lprobs[0] if len(lprobs) == 1 else torch.logsumexp(torch.stack(lprobs), dim=0) - math.log(len(lprobs))

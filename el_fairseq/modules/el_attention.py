@@ -4,6 +4,7 @@ import torch
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
+from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 from el_fairseq.ops import el_output, el_query, merge_masks, prompted_attention, shared_kv_attention
 
@@ -100,7 +101,7 @@ class ELMultiheadAttention(MultiheadAttention):
             raise ValueError("static_kv=False: while decoding, cross-attention reads one unchanging source")
         rows = self.q_proj(query).transpose(0, 1) * self.scaling  # [T, N, E] -> [N, T, E]
         state = self._append(query, key_padding_mask, incremental_state) if self.self_attention else None
-        if state is not None and state.prompt is not None:
+        if isinstance(state, PromptedState):
             if attn_mask is not None:
                 raise ValueError("attn_mask: after a prompt every token attends to all before it")
             context, weights = self._attend_prompted(rows, state)
@@ -126,13 +127,13 @@ class ELMultiheadAttention(MultiheadAttention):
     def set_beam_size(self, beam_size):
         """Nothing to set: the number of beams follows from the shapes."""
 
-    def start_with_prompt(self, incremental_state, hidden, beams):
-        """Begin decoding behind a prompt: its tokens' inputs to this self-attention, ``hidden [P, B, E]``.
+    def start_with_prompt(self, incremental_state, hidden, layout):
+        """Begin decoding behind prompts: their tokens' inputs to this self-attention, ``hidden [P, B, E]``.
 
-        What is kept of them is kept once for the ``beams`` rows of a sentence.
+        What is kept of them is kept once a sentence; ``layout`` is their ``PromptLayout``.
         """
         row_dim = self._row_dim(hidden.device)
-        state = SelfAttentionState(row_dim, prompt=self._to_keep(hidden, row_dim).contiguous(), beams=beams)
+        state = PromptedState(row_dim, self._to_keep(hidden, row_dim).contiguous(), layout)
         self.set_incremental_state(incremental_state, "el_state", state)
 
     def _row_dim(self, device):
@@ -205,14 +206,14 @@ class ELMultiheadAttention(MultiheadAttention):
     def _attend_prompted(self, rows, state):
         """Rows ``[N, T, E]`` attend to a shared prompt and to what they keep; returns as ``_attend_hidden``."""
         n, t, _ = rows.shape
-        prompt, own = (_parts(x, state.cache.row_dim) for x in (state.prompt, state.cache.filled))
+        prompt, own = (_parts(x, state.cache.row_dim) for x in (state.shared, state.cache.filled))
         if len(own) == 1:
             query = el_query(rows.reshape(n * t, -1), self.k_proj.weight, self.num_heads)  # [N·T, H, K]
             query = query.view(n, t, self.num_heads, -1).transpose(1, 2)  # -> [N, H, T, K]
             prompt, own = ([x.unsqueeze(1)] * 2 for (x,) in (prompt, own))  # keys and values are one: [N, 1, t, K]
         else:
             query = rows.view(n, t, self.num_heads, self.head_dim).transpose(1, 2)  # [N, T, E] -> [N, H, T, d]
-        context, weights, mass = prompted_attention(query, prompt, own, state.padding, **self._softmax())
+        context, weights, mass = prompted_attention(query, prompt, own, state.layout.paddings(state.cache.length), **self._softmax())
         if state.cache.row_dim == 0:
             context = context.transpose(1, 2).reshape(n * t, self.num_heads, -1)  # [N, H, T, K] -> [N·T, H, K]
             mass = None if mass is None else mass.transpose(1, 2).reshape(n * t, self.num_heads)

@@ -8,6 +8,7 @@ from fairseq.modules.fairseq_dropout import FairseqDropout
 from fairseq.modules.quant_noise import quant_noise
 from torch import nn
 
+from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 from el_fairseq.ops import merge_masks, prompted_attention, shared_kv_attention, shared_kv_sdpa
 
@@ -149,7 +150,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
             padding = key_padding_mask
         else:
             state = self._append(key, value, key_padding_mask, incremental_state)
-            if state.prompt is not None:
+            if isinstance(state, PromptedState):
                 if attn_mask is not None:
                     raise ValueError("attn_mask: after a prompt every token attends to all before it")
                 return self._finish(*self._attend_prompted(queries, state), want_weights, need_head_weights)
@@ -167,10 +168,10 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
             return output, None
         return output, weights.transpose(0, 1) if per_head else weights.mean(dim=1)
 
-    def start_with_prompt(self, incremental_state, hidden, beams):
+    def start_with_prompt(self, incremental_state, hidden, layout):
         """As ``ELMultiheadAttention.start_with_prompt``."""
         prompt = torch.stack(self._project(hidden, hidden))  # [2, B, P, d]
-        self.set_incremental_state(incremental_state, STATE, SelfAttentionState(1, prompt=prompt, beams=beams))
+        self.set_incremental_state(incremental_state, STATE, PromptedState(1, prompt, layout))
 
     def _project(self, key, value):
         """``[S, B, kdim]`` and ``[S, B, vdim]`` -> keys and values ``[B, S, d]``."""
@@ -225,12 +226,12 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
 
     def _attend_prompted(self, queries, state):
         """As ``_attend``, to a shared prompt and to what the rows keep."""
-        prompt, own = ([x.unsqueeze(1) for x in kept] for kept in (state.prompt, state.cache.filled))  # [N, 1, t, d]
+        prompt, own = ([x.unsqueeze(1) for x in kept] for kept in (state.shared, state.cache.filled))  # [N, 1, t, d]
         return prompted_attention(
             queries,
             prompt,
             own,
-            state.padding,
+            state.layout.paddings(state.cache.length),
             softmax_dtype=torch.promote_types(queries.dtype, torch.float32),
             dropout=self.dropout_module if self._drops() else None,
         )

@@ -35,6 +35,18 @@ class GrowingCache:
             grown.narrow(-2, 0, self.length).copy_(self.filled)
         self.buffer = grown
 
+    def drop(self, count):
+        """Forget the first ``count`` tokens."""
+        if count > 0:
+            self.buffer, self.length = self.buffer[..., count:, :].clone(), self.length - count
+
+    def add_rows(self, count):
+        """Add rows, zero so far, behind those there are."""
+        if self.buffer is not None:
+            shape = list(self.buffer.shape)
+            shape[self.row_dim] = count
+            self.buffer = torch.cat((self.buffer, self.buffer.new_zeros(shape)), dim=self.row_dim)
+
     def reorder(self, order):
         """Row ``i`` becomes what row ``order[i]`` was; fewer rows than before free the memory of the rest."""
         if self.buffer is None:
@@ -47,16 +59,12 @@ class GrowingCache:
 
 class SelfAttentionState:
     """What one self-attention keeps of its past: hidden states ``[N, t, E]``, or keys and values ``[2, N, H, t, d]``,
-    ``[2, N, t, d]`` where all heads share them.
-
-    Its padding is kept too, once there is any. ``prompt``, if given, came before: kept in the same layout, once a
-    sentence for its ``beams`` rows.
+    ``[2, N, t, d]`` where all heads share them. Its padding is kept too, once there is any.
     """
 
-    def __init__(self, row_dim, prompt=None, beams=1):
+    def __init__(self, row_dim):
         self.cache = GrowingCache(row_dim)
         self.padding = None  # [N, t], True where the token was padding; None while there is none
-        self.prompt, self.beams = prompt, beams
 
     def append(self, new, padding):
         """Append tokens and return all that is kept; ``padding [N, n]`` or None belongs to the appended tokens."""
@@ -76,14 +84,9 @@ class SelfAttentionState:
         self.cache.reorder(order)
         if self.padding is not None:
             self.padding = self.padding.index_select(0, order)
-        if self.prompt is not None:
-            row_dim = self.cache.row_dim
-            sentences = sentences_of_rows(order, self.beams, self.prompt.size(row_dim))
-            if sentences is not None:
-                self.prompt = self.prompt.index_select(row_dim, sentences)
 
     def tensors(self):
-        return [kept for kept in (self.cache.buffer, self.padding, self.prompt) if kept is not None]
+        return [kept for kept in (self.cache.buffer, self.padding) if kept is not None]
 
 
 class CrossAttentionState:

@@ -3,14 +3,14 @@
 import torch
 
 
-def prompted_attention(query, prompt, own, own_padding=None, *, softmax_dtype=torch.float32, dropout=None):
+def prompted_attention(query, prompt, own, paddings=(None, None), *, softmax_dtype=torch.float32, dropout=None):
     """One softmax over the keys of the prompt and of the row: as if the prompt's were repeated for each of its M rows.
 
     Args:
         query: ``[N, H, T, C]``, already scaled; the M rows of a prompt side by side, ``N = B·M``.
         prompt: keys ``[B, K, P, C]`` and values ``[B, K, P, C']`` of K heads, each shared by ``H / K`` query heads.
         own: keys ``[N, K, t, C]`` and values ``[N, K, t, C']``.
-        own_padding: ``[N, t]``, True where an own key is left out, or None.
+        paddings: ``[B, P]`` of the prompts and ``[N, t]`` of own keys, True where a key is left out; or None.
         softmax_dtype: dtype of the softmax. dropout: a callable applied to the attention weights, or None.
 
     Returns:
@@ -23,10 +23,13 @@ def prompted_attention(query, prompt, own, own_padding=None, *, softmax_dtype=to
     shared = _by_prompt(query.reshape(n, k, -1, c), b)  # -> [B·K, M·H/K·T, C]
     scores_prompt = torch.bmm(shared, prompt[0].reshape(b * k, p, c).transpose(1, 2))  # -> [B·K, M·H/K·T, P]
     scores_own = torch.bmm(rows, own[0].reshape(n * k, -1, c).transpose(1, 2))  # -> [N·K, H/K·T, t]
-    scores_own = scores_own.view(n, h, t, -1)
+    scores_prompt, scores_own = _by_row(scores_prompt, n, k).view(n, h, t, p), scores_own.view(n, h, t, -1)
+    prompt_padding, own_padding = paddings
+    if prompt_padding is not None:
+        hidden = prompt_padding.repeat_interleave(n // b, dim=0)[:, None, None]  # [B, P] -> [N, 1, 1, P]
+        scores_prompt = scores_prompt.masked_fill(hidden, float("-inf"))
     if own_padding is not None:
         scores_own = scores_own.masked_fill(own_padding[:, None, None], float("-inf"))
-    scores_prompt = _by_row(scores_prompt, n, k).view(n, h, t, p)
     weights = torch.softmax(torch.cat((scores_prompt, scores_own), dim=-1), dim=-1, dtype=softmax_dtype)
     kept = weights.to(query.dtype)
     kept = kept if dropout is None else dropout(kept)

@@ -15,11 +15,11 @@ from test_fuzz import on_cpu
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
-from el_fairseq.generation.prompt import common_length, why_step_by_step
+from el_fairseq.generation.prompt import prompt_lengths, why_step_by_step
 
 WORDS = dictionary(30)
 CASES = 40
-STOCK_STOPS = {26, 36}
+STOCK_STOPS = set()
 SEARCHES = {
     "beam": lambda beams: search.BeamSearch(WORDS),
     "groups": lambda beams: search.DiverseBeamSearch(WORDS, beams, 0.5),
@@ -74,14 +74,14 @@ def test_every_search_continues_prompts_as_stock(seed, device):
     rng = random.Random(seed)
     kind = list(SEARCHES)[seed % len(SEARCHES)]
     beams = rng.choice([2, 4]) if kind == "groups" else rng.choice([1, 2, 4])
-    longest = rng.choice([1, 5, 12])
-    lengths = [longest] * 3 if rng.random() < 0.5 else [longest, rng.randint(1, longest), rng.randint(1, longest)]
-    batch = sample(lengths, seed, device, eos_at=rng.randrange(longest) if rng.random() < 0.2 else None)
+    longest = rng.choice([1, 5, 12, 20])
+    lengths = [longest] * 3 if rng.random() < 0.5 else [rng.randint(1, longest) for _ in range(rng.randint(2, 6))]
+    batch = sample(lengths, seed, device, eos_at=rng.randrange(lengths[0]) if rng.random() < 0.2 else None)
     options = {
         "beam_size": beams,
         "temperature": rng.choice([1.0, 0.7]),
         "unk_penalty": rng.choice([0.0, 0.5]),
-        "min_len": rng.choice([1, 16]),
+        "min_len": rng.choice([1, 1, 16]),
         "len_penalty": rng.choice([1.0, 0.6]),
         "no_repeat_ngram_size": rng.choice([0, 0, 4]),
         "normalize_scores": rng.random() < 0.7,
@@ -117,11 +117,11 @@ def test_the_prompt_is_one_pass_and_one_state_a_sentence(kind, monkeypatch):
 
     monkeypatch.setattr(model.decoder, "forward", spy)
     generator, _ = generate(ELSequenceGenerator, [model], sample([12, 12, 9]), kind, min_len=25)
-    # begin-of-sentence and what all three prompts have, then a token a step
-    assert calls == [(3, 10)] + [(12, 1)] * (26 - 10)
+    # begin-of-sentence and all prompts, then a token a step: of the third sentence alone while the others have prompt
+    assert calls == [(3, 13)] + [(4, 1)] * 3 + [(12, 1)] * 13
     measured, _ = generator.meter.peak
-    prompt, own = 2 * 3 * 10 * 16 * 8, 2 * 12 * 16 * 16 * 8  # layers, rows, tokens (own: a block of 16), width, bytes
-    assert measured == prompt + own
+    prompt, own = 2 * 3 * 13 * 16 * 8, 2 * 12 * 16 * 16 * 8  # layers, rows, tokens (own: a block of 16), width, bytes
+    assert measured == prompt + own + 3 * 13 + 12 * 3  # and masks for the shorter prompt
 
 
 def test_an_ensemble_reads_its_prompt_at_once():
@@ -153,10 +153,7 @@ def test_retained_dropout_falls_back():
     assert why_step_by_step(generator).startswith("--retain-dropout")
 
 
-@pytest.mark.parametrize(
-    "rows, expected",
-    [([[5, 6, 7], [5, 6, 7]], 3), ([[5, 6, 7], [5, 1, 1]], 1), ([[5, 2, 7], [5, 6, 7]], 1), ([[2, 5], [5, 5]], 0)],
-)
-def test_common_length(rows, expected):
-    assert common_length(torch.tensor(rows), pad=1, eos=2, limit=9) == expected
-    assert common_length(torch.tensor(rows), pad=1, eos=2, limit=2) == min(expected, 2)
+def test_prompt_lengths():
+    prompts = torch.tensor([[5, 6, 7], [5, 1, 1], [5, 2, 7], [2, 5, 5], [1, 5, 1]])
+    assert prompt_lengths(prompts, pad=1, eos=2, limit=9) == [3, 1, 1, 0, 0]
+    assert prompt_lengths(prompts, pad=1, eos=2, limit=2) == [2, 1, 1, 0, 0]

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from helpers import assert_close
 
 from el_fairseq.ops import prompted_attention, shared_kv_attention
@@ -22,15 +21,18 @@ def test_as_if_the_prompt_were_repeated(key_heads, beams, padded, dropped, devic
     query = random(n, h, t, c)
     prompt = random(b, key_heads, p, c), random(b, key_heads, p, width)
     rows = random(n, key_heads, own, c), random(n, key_heads, own, width)
-    padding = torch.rand(n, own, device=device) < 0.4 if padded else None
+    paddings = [torch.rand(size, device=device) < 0.4 if padded else None for size in ((b, p), (n, own))]
     whole = [torch.cat((x.repeat_interleave(beams, dim=0), y), dim=2) for x, y in zip(prompt, rows)]
-    hidden = None if padding is None else F.pad(padding, (p, 0)).repeat_interleave(key_heads, dim=0)
+    hidden = None
+    if padded:
+        hidden = torch.cat((paddings[0].repeat_interleave(beams, dim=0), paddings[1]), dim=1)
+        hidden = hidden.repeat_interleave(key_heads, dim=0)
     keep = (lambda weights: weights * 0.5) if dropped else None
     options = {"softmax_dtype": torch.float64, "dropout": keep}
     expected, expected_weights, expected_mass = shared_kv_attention(
         query.reshape(n * key_heads, -1, c), *(x.flatten(0, 1) for x in whole), hidden, **options
     )
-    output, weights, mass = prompted_attention(query, prompt, rows, padding, **options)
+    output, weights, mass = prompted_attention(query, prompt, rows, paddings, **options)
     assert_close(output, expected.view(n, h, t, width))
     assert_close(weights, expected_weights.view(n, h, t, p + own))
     assert (mass is None) == (expected_mass is None)
