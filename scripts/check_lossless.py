@@ -48,6 +48,11 @@ def parse_args(argv):
     return mine, convert_namespace_to_omegaconf(args)
 
 
+def dtype_of(cfg):
+    """What ``--fp16`` or ``--bf16`` ask for."""
+    return torch.float16 if cfg.common.fp16 else torch.bfloat16 if cfg.common.bf16 else torch.float32
+
+
 def load(cfg):
     """The task, its models ready for inference, and the batches of the generation subset."""
     task = tasks.setup_task(cfg.task)
@@ -57,8 +62,7 @@ def load(cfg):
     task.load_dataset(cfg.dataset.gen_subset, task_cfg=saved.task)
     cuda = torch.cuda.is_available() and not cfg.common.cpu
     for model in models:
-        if cfg.common.fp16:
-            model.half()
+        model.to(dtype_of(cfg))
         if cuda:
             model.cuda()
         model.prepare_for_inference_(cfg)
@@ -117,7 +121,7 @@ def main(argv=None):
     mine, cfg = parse_args(argv)
     np.random.seed(cfg.common.seed)
     utils.set_torch_seed(cfg.common.seed)
-    dtype = torch.float16 if cfg.common.fp16 else torch.float32
+    dtype = dtype_of(cfg)
     result = compare(cfg, mine.el_attention, mine.limit)
     return report(result, str(dtype).split(".")[1], DRIFT[dtype] if mine.max_drift is None else mine.max_drift)
 

@@ -31,6 +31,8 @@ def why_not(attention):
         return "add_zero_attn=True: the extra key has no hidden state"
     if not (attention.self_attention or attention.encoder_decoder_attention):
         return "self_attention=False and encoder_decoder_attention=False: keys and values may differ"
+    if attention.dropout_module.apply_during_inference and attention.dropout_module.p > 0:
+        return "--retain-dropout: EL-attention would drop other weights than stock with the same seed"
     if attention.kdim != attention.vdim:
         return f"kdim={attention.kdim} and vdim={attention.vdim}: keys and values have different sources"
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):

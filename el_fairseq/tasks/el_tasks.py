@@ -1,15 +1,19 @@
 """``el_`` twins of stock tasks: the same task, whose generator decodes with EL-attention."""
 
+import logging
 from dataclasses import dataclass, field, make_dataclass
 
+from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, register_task
+from omegaconf import II
 
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment, enable_el_attention
 from el_fairseq.generation.plan import MODES
 
+logger = logging.getLogger(__name__)
 TWINS = {
     SequenceGenerator: ELSequenceGenerator,
     SequenceGeneratorWithAlignment: ELSequenceGeneratorWithAlignment,
@@ -42,6 +46,7 @@ class ELAttentionConfig(FairseqDataclass):
             "the source shared by the beams; off: stock attention. The output is the same"
         },
     )
+    bf16: bool = II("common.bf16")
 
 
 class ELTaskMixin:
@@ -54,16 +59,35 @@ class ELTaskMixin:
         gen_parser_from_dataclass(parser, ELAttentionConfig())
 
     def build_generator(self, models, args, **kwargs):
-        """As stock, with ``models`` converted in place according to ``--el-attention``.
+        """As stock, with ``models`` converted in place according to ``--el-attention``, and with ``--bf16`` to bfloat16.
 
         A generator of another class than stock's own (given as ``seq_gen_cls``, or the scorer of
         ``--score-reference``) stays what it is.
         """
-        options = self.args if self.cfg is None else self.cfg  # a LegacyFairseqTask has no cfg
-        enable_el_attention(models, mode=str(options.el_attention))
+        if self._in_bf16:
+            language_model = (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model")
+            for model in [*models, language_model]:
+                if model is not None and not model.training:  # a trainer converts its model by itself
+                    logger.info("%s generates in bfloat16", type(model).__name__)
+                    model.bfloat16()
+        enable_el_attention(models, mode=str(self._options.el_attention))
         generator = super().build_generator(models, args, **kwargs)
         twin = TWINS.get(type(generator))
         return generator if twin is None else twin.adopt(generator)
+
+    def inference_step(self, generator, models, sample, *args, **kwargs):
+        """As stock; with ``--bf16`` speech features go in as bfloat16."""
+        if self._in_bf16:
+            sample = utils.apply_to_sample(lambda x: x.bfloat16() if x.is_floating_point() else x, sample)
+        return super().inference_step(generator, models, sample, *args, **kwargs)
+
+    @property
+    def _options(self):
+        return self.args if self.cfg is None else self.cfg  # a LegacyFairseqTask has no cfg
+
+    @property
+    def _in_bf16(self):
+        return getattr(self._options, "bf16", False) is True  # text where there is no ``common`` to read it from
 
 
 def _register_twin(name):
