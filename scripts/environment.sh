@@ -27,13 +27,13 @@ ensure_environment() {
     if [[ ! -x .venv/bin/python ]]; then
         python="$(find_python)"
         echo "Making .venv with $("$python" --version) and installing fairseq, PyTorch and this package into it,"
-        echo "in the versions of constraints.txt: about 2 minutes, 1.5 GB on disk (more where PyTorch brings CUDA). It is done once."
+        echo "in the versions of constraints.txt: about 2 minutes, 1.6 GB on disk (more where PyTorch brings CUDA). It is done once."
         "$python" -m venv .venv
     fi
     rm -rf build
     .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt setuptools
     .venv/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation -c constraints.txt \
-        --upgrade ".[test,quickstart]"
+        --upgrade ".[test,quickstart,gpt2]"
     rm -rf build
     echo "$state" >"$stamp"
 }
