@@ -102,7 +102,7 @@ stop() {
 
 ids_of() { # SHARD: the sentences it has printed hypotheses of
     local results="$WORK/$1/generate-$SUBSET.txt"
-    [[ ! -f $results ]] || LC_ALL=C awk -F'[-\t]' '/^H-[0-9]/ && $2 != last { print last = $2 }' "$results"
+    [[ ! -f $results ]] || LC_ALL=C awk -F'[-\t]' '/^H-[0-9]/ && $1 $2 != last { print $2; last = $1 $2 }' "$results"
 }
 
 finish() { # SHARD STATUS: mark it as done, or end with its error
