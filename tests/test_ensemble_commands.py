@@ -78,9 +78,15 @@ def test_shards_are_the_whole(data, path, multiple):
 
 
 @pytest.mark.parametrize("task", [STOCK, EL], ids=["stock", "EL"])
-def test_what_generate_sharded_has_to_know_of_fairseq(data, path, task):
-    """A shard without batches ends with an error, and the options made for it are ignored."""
+def test_a_shard_without_batches_ends_with_stocks_error(data, path, task):
     empty = generate(data, path("transformer"), task, shard(4, of=5), ok=False)
     assert "hypothesis and token scores are output in base 2" in empty and not lines_of(empty)
     assert re.search(r"^ZeroDivisionError", empty, re.MULTILINE)
-    assert len(ids(generate(data, path("transformer"), task, "--num-shards 2 --shard-id 1"))) == 60
+
+
+def test_the_options_that_stock_ignores_are_refused(data, path):
+    shards = "--num-shards 2 --shard-id 1"
+    assert len(ids(generate(data, path("transformer"), STOCK, shards))) == 60
+    refused = generate(data, path("transformer"), EL, shards, ok=False)
+    assert "ValueError: --num-shards 2: fairseq-generate ignores it" in refused
+    assert "--distributed-world-size 2 --distributed-rank SHARD-ID" in refused and not lines_of(refused)

@@ -47,6 +47,7 @@ class ELAttentionConfig(FairseqDataclass):
         },
     )
     bf16: bool = II("common.bf16")
+    num_shards: int = II("dataset.num_shards")
 
 
 class ELTaskMixin:
@@ -63,11 +64,15 @@ class ELTaskMixin:
 
         A generator of another class than stock's own (given as ``seq_gen_cls``, or the scorer of
         ``--score-reference``) stays what it is.
+
+        Raises:
+            ValueError: ``--num-shards``, which fairseq-generate would ignore.
         """
-        if self._in_bf16:
+        if not any(model.training for model in models):  # a trainer, which validates, has its own ways
+            self._refuse_shards()
             language_model = (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model")
-            for model in [*models, language_model]:
-                if model is not None and not model.training:  # a trainer converts its model by itself
+            for model in [*models, language_model] if self._in_bf16 else []:
+                if model is not None:
                     logger.info("%s generates in bfloat16", type(model).__name__)
                     model.bfloat16()
         enable_el_attention(models, mode=str(self._options.el_attention))
@@ -88,6 +93,14 @@ class ELTaskMixin:
     @property
     def _in_bf16(self):
         return getattr(self._options, "bf16", False) is True  # text where there is no ``common`` to read it from
+
+    def _refuse_shards(self):
+        shards = getattr(self._options, "num_shards", 1)
+        if isinstance(shards, int) and shards > 1:
+            raise ValueError(
+                f"--num-shards {shards}: fairseq-generate ignores it and would generate everything. Use "
+                f"scripts/generate_sharded.sh, or --distributed-world-size {shards} --distributed-rank SHARD-ID"
+            )
 
 
 def _register_twin(name):
