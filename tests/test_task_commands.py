@@ -51,6 +51,7 @@ TASKS = {  # data, options of the task, the model to train, options of generatio
         BOTH_MODES[:1],
         80,
     ),
+    "span_masked_lm": ("mono", "--tokens-per-sample 32 --sample-break-mode eos", BART, "", BOTH_MODES[:1], 40),
     "speech_to_text": ("speech", "", S2T, "", BOTH_MODES, 40),
 }
 
@@ -114,7 +115,12 @@ def generate(folder, save_dir, task, *options):
     )
 
 
-@pytest.mark.parametrize("task", TASKS)
+NO_TWIN = pytest.mark.xfail(reason="no el_span_masked_lm", strict=True)
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=[NO_TWIN] if task == "span_masked_lm" else []) for task in TASKS]
+)
 def test_generates_as_stock(task, tmp_path, request):
     data, options, model, more, modes, hypotheses = TASKS[task]
     folder = request.getfixturevalue(data)
