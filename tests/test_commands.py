@@ -101,17 +101,48 @@ def test_training_resumes_from_a_stock_checkpoint(data, tmp_path):
     assert losses[0][0] > 3.9 and abs(losses[1][0] - losses[0][-1]) < 0.3
 
 
-def test_validation_with_bleu_while_training_is_stocks(data, tmp_path):
-    bleus = []
-    for task in ("translation", "el_translation --el-attention on"):
-        log = run(
-            "fairseq-train",
-            f"{data} --user-dir el_fairseq --no-save --save-dir {tmp_path} --optimizer adam --lr 0.005",
-            f"--max-tokens 800 --max-update 60 --seed 2 --task {task} --eval-bleu --max-target-positions 64",
-            f"{MODELS['transformer']} --log-format simple",
+BLEU = r"valid on 'valid' subset.*\| bleu ([\d.]+)"
+EVALUATED = ("translation", "el_translation --el-attention on")
+
+
+@pytest.fixture(scope="session")
+def evaluated(data, tmp_path_factory):
+    """Two trainings with ``--eval-bleu``, by stock's task and by ours: each folder and its log."""
+    trained = {}
+    for task in EVALUATED:
+        folder = tmp_path_factory.mktemp("evaluated")
+        trained[task] = (
+            folder,
+            run(
+                "fairseq-train",
+                f"{data} --user-dir el_fairseq --save-dir {folder} --optimizer adam --lr 0.005 --no-epoch-checkpoints",
+                f"--max-tokens 800 --max-update 60 --seed 2 --task {task} --eval-bleu --max-target-positions 64",
+                f"{MODELS['transformer']} --log-format simple",
+            ),
         )
-        bleus.append(re.findall(r"valid on 'valid' subset.*\| bleu ([\d.]+)", log))
-    assert bleus[0] == bleus[1] != []
+    return trained
+
+
+def test_validation_with_bleu_while_training_is_stocks(evaluated):
+    (_, stock), (_, ours) = (evaluated[task] for task in EVALUATED)
+    assert re.findall(BLEU, ours) == re.findall(BLEU, stock) != []
+    assert "decoder state: peak" in ours and "decoder state: peak" not in stock
+
+
+@pytest.mark.xfail(reason="a checkpoint of --eval-bleu holds numpy arrays, its meters', and is refused", strict=True)
+def test_fairseq_validate_gives_stocks_bleu(data, evaluated):
+    """Its task is that of the checkpoint."""
+    logs = [
+        run(
+            "fairseq-validate",
+            f"{data} --user-dir el_fairseq --path {evaluated[task][0]}/checkpoint_last.pt --task {task}",
+            "--max-tokens 800 --valid-subset valid --log-format simple",
+        )
+        for task in EVALUATED
+    ]
+    stock, ours = ([line.split("|", 3)[3] for line in log.splitlines() if re.search(BLEU, line)] for log in logs)
+    assert ours == stock and len(stock) == 1
+    assert "decoder state: peak" in logs[1] and "decoder state: peak" not in logs[0]
 
 
 @pytest.mark.parametrize("model", ["transformer", "bart"])

@@ -1,0 +1,176 @@
+"""fairseq's hub interfaces, before and after ``enable_el_attention``: the same texts and scores."""
+
+import json
+
+import pytest
+import torch
+from fairseq import options, tasks
+from fairseq.data import Dictionary
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.models.bart import BARTModel
+from fairseq.models.transformer import TransformerModel
+from fairseq.models.transformer_lm import TransformerLanguageModel
+from helpers import assert_close, assert_same_hypotheses
+from omegaconf import OmegaConf
+
+from el_fairseq import disable_el_attention, enable_el_attention
+from el_fairseq.generation import ELSequenceGenerator
+from el_fairseq.modules import ELMultiheadAttention
+
+pytestmark = pytest.mark.usefixtures("float64")
+ENCODER = "--encoder-embed-dim 16 --encoder-ffn-embed-dim 24 --encoder-layers 2 --encoder-attention-heads 2"
+DECODER = "--decoder-embed-dim 16 --decoder-ffn-embed-dim 24 --decoder-layers 2 --decoder-attention-heads 2"
+KINDS = {  # interface, task and architecture, attentions in the decoder
+    "transformer": (TransformerModel, f"--task translation -s src -t tgt --arch transformer {ENCODER} {DECODER}", 4),
+    "bart": (BARTModel, f"--task denoising --arch bart_base {ENCODER} {DECODER}", 4),
+    "transformer_lm": (
+        TransformerLanguageModel,
+        f"--task language_modeling --arch transformer_lm --decoder-input-dim 16 --decoder-output-dim 16 {DECODER}",
+        2,
+    ),
+}
+LETTERS = "abcdefgh"
+SENTENCES = ["a b c", "h g f e d c b a", "c", "d d a b"]
+SEARCHES = {
+    "beam": {"beam": 4, "lenpen": 0.6, "min_len": 3},
+    "groups": {"beam": 4, "diverse_beam_groups": 2},
+    "sampling": {"beam": 3, "sampling": True, "sampling_topk": 5},
+}
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    """``saved(kind)``: a folder with the checkpoint of a random model, its dictionaries and its byte-pair encoding."""
+    folders = {}
+
+    def get(kind):
+        if kind not in folders:
+            folders[kind] = tmp_path_factory.mktemp(kind)
+            _save(folders[kind], kind)
+        return folders[kind]
+
+    return get
+
+
+def _save(folder, kind):
+    words = Dictionary()
+    if kind == "bart":  # what GPT-2's encoding makes of letters: numbers, in the dictionary as words
+        pieces = [*LETTERS, "\u0120", *(f"\u0120{letter}" for letter in LETTERS)]
+        (folder / "encoder.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+        (folder / "vocab.bpe").write_text("#version\n" + "".join(f"\u0120 {letter}\n" for letter in LETTERS))
+        types = range(len(pieces))
+    else:
+        types = LETTERS
+    for word in types:
+        words.add_symbol(str(word))
+    for name in ("dict.txt", "dict.src.txt", "dict.tgt.txt"):
+        words.save(str(folder / name))
+    arguments = f"{folder} {KINDS[kind][1]}".split()
+    args = options.parse_args_and_arch(options.get_training_parser(), arguments)
+    cfg = convert_namespace_to_omegaconf(args)
+    model = tasks.setup_task(cfg.task).build_model(cfg.model)
+    torch.manual_seed(3 if kind == "transformer" else 1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # so that what it says depends on what it reads
+            if name.endswith("bias"):
+                parameter.normal_(std=0.3)
+            elif "norm" not in name:
+                parameter.normal_(std=1.0 if "embed" in name or "attn" in name else 0.5)
+    # BART's published checkpoints are from before 0.10; with "cfg" stock's own hub cannot load those of denoising
+    how = {"args": args} if kind == "bart" else {"cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)}
+    history = [{"optimizer_name": "", "criterion_name": "", "lr_scheduler_state": {}, "num_updates": 0}]
+    extra = {"train_iterator": {"epoch": 1}}
+    torch.save(
+        {**how, "model": model.state_dict(), "optimizer_history": history, "extra_state": extra}, folder / "model.pt"
+    )
+
+
+def load(folder, kind, **overrides):
+    if kind == "bart":
+        overrides.update(gpt2_encoder_json=f"{folder}/encoder.json", gpt2_vocab_bpe=f"{folder}/vocab.bpe")
+    hub = KINDS[kind][0].from_pretrained(str(folder), "model.pt", str(folder), **overrides)
+    return hub.eval().double()
+
+
+def converted(hub):
+    return sum(isinstance(module, ELMultiheadAttention) for module in hub.modules())
+
+
+def answers(hub, kind, **search):
+    """Texts and hypotheses that the interface gives; every request draws the same random numbers."""
+    search.setdefault("max_len_b", 12)
+    torch.manual_seed(3)
+    texts = hub.translate(SENTENCES, **search) if kind == "transformer" else hub.sample(SENTENCES, **search)
+    torch.manual_seed(3)
+    hypotheses = hub.generate([hub.encode(sentence) for sentence in SENTENCES], **search)
+    return texts, hypotheses
+
+
+def assert_same_answers(actual, expected):
+    assert actual[0] == expected[0]
+    assert_same_hypotheses(actual[1], expected[1])
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_and_scores_are_the_same_before_and_after(saved, kind, search):
+    hub = load(saved(kind), kind)
+    expected = answers(hub, kind, **SEARCHES[search])
+    assert len(set(map(str, expected[0]))) > 1, "the same texts for all: the test shows little"
+    for mode in ("on", "auto"):
+        assert enable_el_attention(hub, mode) is hub
+        assert converted(hub) == KINDS[kind][2]
+        assert_same_answers(answers(hub, kind, **SEARCHES[search]), expected)
+    disable_el_attention(hub)
+    assert converted(hub) == 0
+    assert_same_answers(answers(hub, kind, **SEARCHES[search]), expected)
+
+
+@pytest.mark.parametrize("given", [{}, {"topk": 2, "beam": 4}, {"match_source_len": False, "max_len_b": 12}], ids=str)
+def test_fill_mask(saved, given):
+    hub = load(saved("bart"), "bart")
+    masked = ["a b <mask> d", "<mask> c", "a b c d e f <mask> h"]
+    expected = hub.fill_mask(masked, **given)
+    assert [len(filled) for filled in expected] == [given.get("topk", 5)] * 3
+    for mode in ("on", "auto", "off"):
+        actual = enable_el_attention(hub, mode).fill_mask(masked, **given)
+        for ours, stocks in zip(actual, expected, strict=True):
+            assert [text for text, _ in ours] == [text for text, _ in stocks]
+            assert_close(torch.stack([score for _, score in ours]), torch.stack([score for _, score in stocks]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_of_given_texts_and_features_are_the_same(saved, kind):
+    """What does not generate goes through the converted modules too."""
+    hub = load(saved(kind), kind)
+
+    def outputs():
+        if kind == "bart":
+            return [hub.extract_features(hub.encode("a b c"))]
+        tokens = hub.encode("a b c")[None]
+        prefix = [tokens, torch.tensor([4]), tokens] if kind == "transformer" else [tokens]
+        return [hub.models[0](*prefix)[0]]
+
+    expected = outputs()
+    enable_el_attention(hub, "on")
+    for ours, stocks in zip(outputs(), expected, strict=True):
+        assert torch.equal(ours, stocks)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hub_of_an_el_task_generates_with_its_generator(saved, kind, monkeypatch):
+    """Its task can be given when it is loaded; then requests go through ELSequenceGenerator."""
+    stock = load(saved(kind), kind)
+    task = f"el_{stock.cfg.task._name}"
+    overrides = (
+        {"task": task, "el_attention": "on"} if kind == "bart" else {"task": {"_name": task, "el_attention": "on"}}
+    )
+    hub = load(saved(kind), kind, **overrides)
+    used, build = [], type(hub.task).build_generator
+    monkeypatch.setattr(
+        type(hub.task), "build_generator", lambda *args, **kwargs: used.append(build(*args, **kwargs)) or used[-1]
+    )
+    for search in SEARCHES.values():
+        assert_same_answers(answers(hub, kind, **search), answers(stock, kind, **search))
+    assert {type(generator) for generator in used} == {ELSequenceGenerator}
+    assert converted(hub) == KINDS[kind][2] and converted(stock) == 0
