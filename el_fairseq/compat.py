@@ -18,7 +18,8 @@ from fairseq.logging import meters
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
-NUMPY_SCALAR = numpy.float64(0).__reduce__()[0]  # its module's name depends on the version of numpy
+NUMPY_SCALAR = numpy.float64(0).__reduce__()[0]  # the module's name of both depends on the version of numpy
+NUMPY_ARRAY = numpy.zeros(0).__reduce__()[0]
 HARMLESS = (
     argparse.Namespace,  # the arguments of every legacy model and task
     # checkpoints from before 0.10 keep their meters, under the module's old name
@@ -45,6 +46,11 @@ HARMLESS = (
     type(numpy.dtype(numpy.float64)),
     (NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
     (NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
+    # counts of n-grams, which --eval-bleu keeps in its meters
+    numpy.ndarray,
+    type(numpy.dtype(numpy.int64)),
+    (NUMPY_ARRAY, "numpy.core.multiarray._reconstruct"),
+    (NUMPY_ARRAY, "numpy._core.multiarray._reconstruct"),
 )
 
 

@@ -40,7 +40,9 @@ VOCABULARY = {"transformer": 32768, "bart": 50264, "lm": 50257}  # types: a WMT 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", default="transformer", help="a stock architecture of transformer, bart or transformer_lm")
+    parser.add_argument(
+        "--arch", default="transformer", help="a stock architecture of transformer, bart or transformer_lm"
+    )
     parser.add_argument("--batch", type=int, default=64, help="sentences in the batch")
     parser.add_argument("--source", type=int, default=25, help="length of the longest source, in tokens")
     parser.add_argument("--shortest", type=int, help="length of the shortest source (default: half of --source)")

@@ -129,7 +129,6 @@ def test_validation_with_bleu_while_training_is_stocks(evaluated):
     assert "decoder state: peak" in ours and "decoder state: peak" not in stock
 
 
-@pytest.mark.xfail(reason="a checkpoint of --eval-bleu holds numpy arrays, its meters', and is refused", strict=True)
 def test_fairseq_validate_gives_stocks_bleu(data, evaluated):
     """Its task is that of the checkpoint."""
     logs = [

@@ -115,12 +115,7 @@ def generate(folder, save_dir, task, *options):
     )
 
 
-NO_TWIN = pytest.mark.xfail(reason="no el_span_masked_lm", strict=True)
-
-
-@pytest.mark.parametrize(
-    "task", [pytest.param(task, marks=[NO_TWIN] if task == "span_masked_lm" else []) for task in TASKS]
-)
+@pytest.mark.parametrize("task", TASKS)
 def test_generates_as_stock(task, tmp_path, request):
     data, options, model, more, modes, hypotheses = TASKS[task]
     folder = request.getfixturevalue(data)

@@ -55,7 +55,7 @@ class ELSequenceGenerator(SequenceGenerator):
         self.search.init_constraints(constraints, self.beam_size)
 
         encoder_outs = self.model.forward_encoder(sample["net_input"])
-        self.meter.start_batch(encoder_outs)
+        meter = self.meter.start_batch(encoder_outs)
         rows = torch.arange(bsz, device=source.device).repeat_interleave(self.beam_size)
         encoder_outs = self.model.reorder_encoder_out(encoder_outs, rows)
         states = [{} for _ in range(self.model.models_size)]
@@ -69,7 +69,7 @@ class ELSequenceGenerator(SequenceGenerator):
                 lprobs, attention = prompts.lprobs(step, tokens), None
             else:
                 lprobs, attention = self.model.forward_decoder(tokens, encoder_outs, states, self.temperature)
-            self.meter.observe(encoder_outs, states, rows=lprobs.size(0), steps=step + 1)
+            meter.observe(encoder_outs, states, rows=lprobs.size(0), steps=step + 1)
             if attention is not None:
                 trace.weights.append(attention)
             finished = finished or FinishedHypotheses(bsz, self.beam_size, max_len, self.eos, like=lprobs)

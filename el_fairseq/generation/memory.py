@@ -38,28 +38,12 @@ class StateMeter:
 
     def __init__(self, models, beams):
         self.models, self.beams = models, beams
-        self.stock = []
-        self._batch = self._peak = (0, 0)
-
-    @property
-    def peak(self):
-        return max(self._peak, self._batch)
+        self.peak = (0, 0)
 
     def start_batch(self, encoder_outs):
         """Begin a batch with ``encoder_outs``, one a model, not yet expanded; None or empty without encoders."""
-        self._peak, self._batch = self.peak, (0, 0)
         outs = encoder_outs or [None] * len(self.models)  # a language model has no encoder
-        self.stock = [StockDecoder.of(model, out, self.beams) for model, out in zip(self.models, outs)]
-
-    def observe(self, encoder_outs, states, rows, steps):
-        """After a decoder step that had ``rows`` rows, each now ``steps`` tokens long."""
-        measured = state_bytes(encoder_outs, states)
-        outs = encoder_outs or [None] * len(self.models)
-        stock = sum(
-            decoder.bytes(rows, steps) if decoder else state_bytes(out, state)
-            for decoder, out, state in zip(self.stock, outs, states)
-        )
-        self._batch = (max(self._batch[0], measured), max(self._batch[1], stock))
+        return _Batch(self, [StockDecoder.of(model, out, self.beams) for model, out in zip(self.models, outs)])
 
     def report(self):
         """Log the one line that says what was saved; nothing if nothing was generated."""
@@ -71,6 +55,24 @@ class StateMeter:
                 stock / MIB,
                 stock / measured,
             )
+
+
+class _Batch:
+    """One batch of one call: several threads may share a generator, and so its meter."""
+
+    def __init__(self, meter, stock):
+        self.meter, self.stock, self.peak = meter, stock, (0, 0)
+
+    def observe(self, encoder_outs, states, rows, steps):
+        """After a decoder step that had ``rows`` rows, each now ``steps`` tokens long."""
+        measured = state_bytes(encoder_outs, states)
+        outs = encoder_outs or [None] * len(self.stock)
+        stock = sum(
+            decoder.bytes(rows, steps) if decoder else state_bytes(out, state)
+            for decoder, out, state in zip(self.stock, outs, states)
+        )
+        self.peak = (max(self.peak[0], measured), max(self.peak[1], stock))
+        self.meter.peak = max(self.meter.peak, self.peak)
 
 
 class StockDecoder:

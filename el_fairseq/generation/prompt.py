@@ -126,9 +126,7 @@ class Prompts:
         self._index()
 
     def _decode(self, tokens):
-        lprobs, _ = self.ensemble.forward_decoder(
-            tokens, [None] * len(self.states), self.states, self.temperature
-        )
+        lprobs, _ = self.ensemble.forward_decoder(tokens, [None] * len(self.states), self.states, self.temperature)
         return lprobs
 
     def _known(self, step):

@@ -26,7 +26,6 @@ def use_el_attention(model, plan=hidden_everywhere):
     Returns:
         Why the model, or part of it, keeps stock attention: a list of sentences, empty if all of it was converted.
     """
-    use_stock_attention(model)
     decoder = getattr(model, "decoder", None)
     foreign = why_foreign(decoder)
     if foreign is not None:
@@ -38,15 +37,16 @@ def use_el_attention(model, plan=hidden_everywhere):
     for parent, name, attention in attentions:
         if isinstance(attention, SharedKVAttention):  # MHE and its baselines share the source among beams as they are
             continue
-        if attention.encoder_decoder_attention:
-            if not keep_cross:
-                setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
-        elif why_not(attention) is None:
+        reason = None if attention.encoder_decoder_attention else why_not(attention)
+        if reason is not None:
+            reasons.append(f"{name}: {reason}")
+        if reason is not None or (attention.encoder_decoder_attention and keep_cross):
+            _restore(parent, name, attention)
+        # What is as it should be stays: another thread may be decoding with it.
+        elif type(attention) is not ELMultiheadAttention or attention.plan is not plan:
             setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
-        else:
-            reasons.append(f"{name}: {why_not(attention)}")
-    if crosses and not keep_cross:
-        share_beams(model.encoder)
+    if crosses:
+        (unshare_beams if keep_cross else share_beams)(model.encoder)
     return list(dict.fromkeys(reasons))
 
 
@@ -56,8 +56,7 @@ def use_stock_attention(model):
     if why_foreign(decoder) is not None:
         return
     for parent, name, attention in _attentions(decoder):
-        if type(attention) is ELMultiheadAttention:
-            setattr(parent, name, _recast(attention, MultiheadAttention))
+        _restore(parent, name, attention)
     cross = [attention for _, _, attention in _attentions(decoder) if attention.encoder_decoder_attention]
     if cross and not all(isinstance(attention, SharedKVAttention) for attention in cross):
         unshare_beams(model.encoder)
@@ -97,6 +96,11 @@ def _attentions(decoder):
         (layer, name, getattr(layer, name)) for layer in layers_of(decoder) for name in ("self_attn", "encoder_attn")
     ]
     return [(layer, name, attention) for layer, name, attention in named if attention is not None]
+
+
+def _restore(parent, name, attention):
+    if type(attention) is ELMultiheadAttention:
+        setattr(parent, name, _recast(attention, MultiheadAttention))
 
 
 def _recast(attention, cls, **attributes):

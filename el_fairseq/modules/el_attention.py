@@ -215,7 +215,9 @@ class ELMultiheadAttention(MultiheadAttention):
             prompt, own = ([x.unsqueeze(1)] * 2 for (x,) in (prompt, own))  # keys and values are one: [N, 1, t, K]
         else:
             query = rows.view(n, t, self.num_heads, self.head_dim).transpose(1, 2)  # [N, T, E] -> [N, H, T, d]
-        context, weights, mass = prompted_attention(query, prompt, own, state.layout.paddings(state.cache.length), **self._softmax())
+        context, weights, mass = prompted_attention(
+            query, prompt, own, state.layout.paddings(state.cache.length), **self._softmax()
+        )
         if state.cache.row_dim == 0:
             context = context.transpose(1, 2).reshape(n * t, self.num_heads, -1)  # [N, H, T, K] -> [N·T, H, K]
             mass = None if mass is None else mass.transpose(1, 2).reshape(n * t, self.num_heads)

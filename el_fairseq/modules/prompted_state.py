@@ -52,8 +52,8 @@ class PromptLayout:
 class PromptedState:
     """What one self-attention keeps behind prompts, in the layouts of ``SelfAttentionState``.
 
-    ``prompt`` is kept once a sentence (``[B, P, E]``, ``[2, B, H, P, d]`` or ``[2, B, P, d]``), ``cache`` holds what the
-    rows have generated. The sentences stand in the order of ``layout``, which all layers share.
+    ``prompt`` is kept once a sentence (``[B, P, E]``, ``[2, B, H, P, d]`` or ``[2, B, P, d]``), ``cache`` holds what
+    the rows have generated. The sentences stand in the order of ``layout``, which all layers share.
     """
 
     def __init__(self, row_dim, prompt, layout):

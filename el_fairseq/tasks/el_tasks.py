@@ -9,9 +9,11 @@ from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, register_task
 from omegaconf import II
+from omegaconf.errors import InterpolationKeyError
 
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment, enable_el_attention
 from el_fairseq.generation.plan import MODES
+from el_fairseq.tasks.repairs import REPAIRS
 
 logger = logging.getLogger(__name__)
 TWINS = {
@@ -25,8 +27,10 @@ STOCK_TASKS = (  # those that generate with a SequenceGenerator
     "multilingual_denoising",
     "multilingual_language_modeling",
     "multilingual_translation",
+    "nlu_finetuning",
     "online_backtranslation",
     "semisupervised_translation",
+    "span_masked_lm",
     "speech_to_text",
     "translation",
     "translation_from_pretrained_bart",
@@ -60,7 +64,7 @@ class ELTaskMixin:
         gen_parser_from_dataclass(parser, ELAttentionConfig())
 
     def build_generator(self, models, args, **kwargs):
-        """As stock, with ``models`` converted in place according to ``--el-attention``, and with ``--bf16`` to bfloat16.
+        """As stock, with ``models`` converted in place according to ``--el-attention``, and to bfloat16 by ``--bf16``.
 
         A generator of another class than stock's own (given as ``seq_gen_cls``, or the scorer of
         ``--score-reference``) stays what it is.
@@ -75,8 +79,15 @@ class ELTaskMixin:
                 if model is not None:
                     logger.info("%s generates in bfloat16", type(model).__name__)
                     model.bfloat16()
+        self.convert(models)
+        return self.twin_of(super().build_generator(models, args, **kwargs))
+
+    def convert(self, models):
+        """Let ``models`` decode as ``--el-attention`` says, in place."""
         enable_el_attention(models, mode=str(self._options.el_attention))
-        generator = super().build_generator(models, args, **kwargs)
+
+    def twin_of(self, generator):
+        """The EL twin of a stock generator, or a generator of another class as it is."""
         twin = TWINS.get(type(generator))
         return generator if twin is None else twin.adopt(generator)
 
@@ -92,15 +103,23 @@ class ELTaskMixin:
 
     @property
     def _in_bf16(self):
-        return getattr(self._options, "bf16", False) is True  # text where there is no ``common`` to read it from
+        return self._elsewhere("bf16", False)
 
     def _refuse_shards(self):
-        shards = getattr(self._options, "num_shards", 1)
-        if isinstance(shards, int) and shards > 1:
+        shards = self._elsewhere("num_shards", 1)
+        if shards > 1:
             raise ValueError(
                 f"--num-shards {shards}: fairseq-generate ignores it and would generate everything. Use "
                 f"scripts/generate_sharded.sh, or --distributed-world-size {shards} --distributed-rank SHARD-ID"
             )
+
+    def _elsewhere(self, name, default):
+        """An option of another part of fairseq's configuration, or ``default`` where the task stands alone."""
+        try:
+            value = getattr(self._options, name, default)
+        except InterpolationKeyError:
+            return default
+        return default if isinstance(value, str) else value
 
 
 def _register_twin(name):
@@ -109,7 +128,8 @@ def _register_twin(name):
         own = {"__module__": __name__}
         config = make_dataclass(f"EL{config.__name__}", [], bases=(ELAttentionConfig, config), namespace=own)
     body = {"__doc__": f"``{name}`` with EL-attention.", "__module__": __name__}
-    twin = register_task(f"el_{name}", dataclass=config)(type(f"EL{stock.__name__}", (ELTaskMixin, stock), body))
+    bases = (ELTaskMixin, *REPAIRS.get(name, ()), stock)
+    twin = register_task(f"el_{name}", dataclass=config)(type(f"EL{stock.__name__}", bases, body))
     globals()[twin.__name__] = twin
 
 

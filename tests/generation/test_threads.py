@@ -62,9 +62,6 @@ def assert_each_as_alone(functions, alone):
             assert_same_hypotheses(answer, expected)
 
 
-PROMPT_HOOKS = pytest.mark.xfail(reason="prompts are read by hooks on modules that all threads share", strict=False)
-
-
 @pytest.mark.parametrize("mode", ["on", "auto"])
 @pytest.mark.parametrize(
     "cls, kind",
@@ -74,7 +71,7 @@ PROMPT_HOOKS = pytest.mark.xfail(reason="prompts are read by hooks on modules th
         (SequenceGenerator, "bart_base"),
         (ELSequenceGenerator, "bart_base"),
         (SequenceGenerator, "transformer_lm"),
-        pytest.param(ELSequenceGenerator, "transformer_lm", marks=PROMPT_HOOKS),
+        (ELSequenceGenerator, "transformer_lm"),
     ],
 )
 def test_a_generator_for_each_request(cls, kind, mode):
@@ -99,7 +96,6 @@ def test_one_generator_for_all_requests(kind):
     assert_each_as_alone([lambda s=s: generator.generate(None, s) for s in samples], alone)
 
 
-@pytest.mark.xfail(reason="a generator has one StateMeter, which the batch of another call resets", strict=True)
 def test_the_report_of_a_shared_generator_is_that_of_its_largest_batch():
     """A small batch comes in between two steps of a large one."""
     model = enable_el_attention(build_model("transformer", WORDS, seed=1, gain=2.0), "on")
@@ -125,11 +121,6 @@ def build_task(mode):
     return TASK_REGISTRY["el_translation"](TASK_DATACLASS_REGISTRY["el_translation"](el_attention=mode), WORDS, WORDS)
 
 
-@pytest.mark.xfail(
-    reason="enable_el_attention first restores stock attention, also where nothing is to change: "
-    "a thread that is decoding meets stock's modules in between",
-    strict=True,
-)
 @pytest.mark.parametrize("mode", ["on", "auto"])
 def test_building_another_generator_changes_no_module_of_a_converted_model(mode):
     """Hub interfaces of an el_ task build a generator for every request."""
@@ -140,7 +131,6 @@ def test_building_another_generator_changes_no_module_of_a_converted_model(mode)
     assert all(ours is theirs for ours, theirs in zip(model.modules(), before, strict=True))
 
 
-@pytest.mark.xfail(reason="as above; whether a thread meets stock's modules is chance", strict=False)
 def test_a_task_builds_the_generator_of_each_request():
     model, task = build_model("transformer", WORDS, seed=1, gain=2.0), build_task("on")
 

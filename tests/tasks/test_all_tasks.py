@@ -51,7 +51,6 @@ def stock_tasks():
     return {name: task for name, task in TASK_REGISTRY.items() if task.__module__.startswith("fairseq.")}
 
 
-@pytest.mark.xfail(reason="no el_nlu_finetuning, no el_span_masked_lm", strict=True)
 def test_every_stock_task_has_a_twin_or_a_reason():
     assert set(stock_tasks()) - set(WITHOUT_TWIN) - set(STOCK_TASKS) == set()
 
@@ -88,7 +87,6 @@ def test_translation_from_pretrained_bart(mode):
     assert_same_hypotheses(ours.inference_step(generator, [model], sample), expected)
 
 
-@pytest.mark.xfail(reason="stock's constructor sets no args, and the twin repairs nothing yet", strict=True)
 def test_translation_from_pretrained_bart_generates_where_stock_cannot():
     words = dictionary(12)
     cfg = Namespace(langs="src,tgt", source_lang="src", target_lang="tgt", el_attention="on")
@@ -115,9 +113,6 @@ def test_translation_from_pretrained_xlm(mode):
     assert_same_hypotheses(ours.inference_step(generator, [model], sample), expected)
 
 
-@pytest.mark.xfail(
-    reason="stock's dictionary takes no add_special_symbols, and the twin repairs nothing yet", strict=True
-)
 def test_translation_from_pretrained_xlm_loads_its_dictionary_where_stock_cannot(tmp_path):
     words = MaskedLMDictionary()
     words.add_symbol("a", n=3)
@@ -181,9 +176,6 @@ def test_audio_finetuning_decodes_waveforms_as_stock(tmp_path, caplog):
     )
 
 
-@pytest.mark.xfail(
-    reason="stock's build_model makes generators of its own, which the twin does not exchange", strict=True
-)
 def test_back_translation_while_training_uses_el_attention():
     words = Dictionary()
     for symbol in (*"abcdefgh", "__src__", "__tgt__", "<mask>"):
