@@ -22,7 +22,7 @@ SEARCHES = {  # the task to compare with stock's, and options
     "retained dropout": (ON, "--beam 3 --retain-dropout --seed 3"),
     "dropout of some modules": (
         AUTO,
-        "--beam 3 --seed 3 --retain-dropout --retain-dropout-modules TransformerEncoderLayer,TransformerDecoderLayer",
+        "--beam 3 --seed 3 --retain-dropout --retain-dropout-modules TransformerDecoderLayerBase",
     ),
 }
 CONSTRAINED = "a b c d\td c\nh g f e d\te\tg h\nc\nb a\ta a b\n"
@@ -60,6 +60,8 @@ def test_generate_prints_what_stock_prints(models, search):
     )
     assert len(lines_of(expected, "H")) == 60 * int(options.partition("--nbest ")[2][:1] or 1)
     assert bool(lines_of(expected, "A")) == ("--print-alignment" in options)
+    for output in (expected, actual):
+        assert ("Enabling dropout during inference for module" in output) == ("--retain-dropout" in options)
     assert_same_output(actual, expected)
 
 

@@ -42,7 +42,10 @@ def test_the_draws_are_stocks(arch, mode):
 
 
 @pytest.mark.parametrize("mode", ["on", "auto", "off"])
-@pytest.mark.parametrize("modules", [["TransformerEncoderLayer", "TransformerDecoderLayer"], ["TransformerDecoder"]])
+@pytest.mark.parametrize(
+    "modules",
+    [["TransformerEncoderLayerBase", "TransformerDecoderLayerBase"], ["TransformerEncoder", "TransformerDecoder"]],
+)
 def test_the_draws_of_chosen_modules_are_stocks(mode, modules):
     """``--retain-dropout-modules``, which knows modules by the names of stock's classes."""
     model = build("transformer", modules)
