@@ -14,13 +14,14 @@ SEARCHES = {  # the task to compare with stock's, and options
     # stock looks for a sentence's diversity under its number in the data set: one batch has to hold all of it
     "groups": (ON, "--beam 4 --diverse-beam-groups 2 --diverse-beam-strength 0.7 --batch-size 60 --nbest 4"),
     "siblings, soft alignment": (AUTO, "--beam 4 --diversity-rate 0.6 --print-alignment soft --lenpen 0.4"),
-    "sampling, hard alignment": (AUTO, "--beam 3 --nbest 3 --sampling --seed 5 --print-alignment hard"),
+    "top-p, hard alignment": (
+        AUTO,
+        "--beam 3 --nbest 3 --sampling --sampling-topp 0.7 --seed 5 --print-alignment hard",
+    ),
     "top-k": (ON, "--beam 2 --nbest 2 --sampling --sampling-topk 4 --temperature 0.8 --seed 7 --prefix-size 2"),
-    "top-p": (AUTO, "--beam 2 --nbest 2 --sampling --sampling-topp 0.7 --seed 8"),
     "fusion": (ON, "--beam 3 --lm-weight 0.3 --max-len-a 1.1 --max-len-b 2 --lm-path"),
     "reference": (AUTO, "--score-reference --print-alignment hard"),
-    "retained dropout": (ON, "--beam 3 --retain-dropout --seed 3"),
-    "dropout of some modules": (
+    "retained dropout": (
         AUTO,
         "--beam 3 --seed 3 --retain-dropout --retain-dropout-modules TransformerDecoderLayerBase",
     ),
