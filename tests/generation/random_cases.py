@@ -1,28 +1,14 @@
-"""Random models of awkward shapes with random batches and search options."""
+"""Random models of awkward shapes with random batches and searches."""
 
 import random
 from dataclasses import dataclass
 
-from fairseq import search
-from fairseq.sequence_generator import SequenceGenerator
-from helpers import batch, build_model, dictionary
-from torch import nn
+import torch
+from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from random_lms import build_lm, random_prompts
+from random_searches import FORBID_ENDS, Search, random_search
 
-from el_fairseq.ops import naive
-
-
-class LoopNGramBlock(nn.Module):
-    """What fairseq's CUDA extension does, token by token: stock's own fallback blocks nothing."""
-
-    def __init__(self, size):
-        super().__init__()
-        self.no_repeat_ngram_size = size
-
-    def forward(self, tokens, lprobs, bsz, beam_size, step):
-        for row, held in zip(lprobs, tokens[:, : step + 1].tolist()):
-            for token in naive.repeated_ngram_continuations(held, self.no_repeat_ngram_size):
-                row[token] = float("-inf")
-        return lprobs
+from el_fairseq.generation import ELSequenceGenerator
 
 
 @dataclass
@@ -34,41 +20,40 @@ class Case:
     model: dict
     words: object
     sample: dict
-    generator: dict
-    search: str
-    prefix_size: int
+    search: Search
 
     def build_model(self, arch=None, **kwargs):
         return build_model(arch or self.arch, self.words, seed=self.seed, **{**self.model, **kwargs})
 
-    def search_strategy(self):
-        beams = self.generator["beam_size"]
-        return {
-            "beam": lambda: search.BeamSearch(self.words),
-            "diverse groups": lambda: search.DiverseBeamSearch(self.words, beams, 0.5),
-            "diverse siblings": lambda: search.DiverseSiblingsSearch(self.words, 0.3),
-        }[self.search]()
+    def stock(self, models):
+        """What stock generates; None where it stops because a sentence has no hypothesis that can end."""
+        try:
+            return self.search.generate(self.search.stock_generator(models), self.sample)
+        except AssertionError:
+            return None
 
-    def build_generator(self, cls, models):
-        return cls(models, self.words, search_strategy=self.search_strategy(), **self.generator)
+    def ours(self, models):
+        return self.search.generate(self.search.build_generator(ELSequenceGenerator, models), self.sample)
 
-    def stock_generator(self, models):
-        """Stock's, with n-gram blocking that works."""
-        generator = self.build_generator(SequenceGenerator, models)
-        size = self.generator["no_repeat_ngram_size"]
-        if size > 0:
-            generator.repeat_ngram_blocker = LoopNGramBlock(size)
-        return generator
+    def assert_same(self, actual, expected, tolerance=None):
+        """As ``assert_same_hypotheses``; where stock stopped, every sentence has what could end, or an empty one."""
+        if expected is None:
+            beams = self.search.options["beam_size"]
+            assert all(actual)
+            assert any(len(hypos) < beams or hypos[0]["score"] == float("-inf") for hypos in actual)
+        else:
+            assert_same_hypotheses(actual, expected, self.search.tolerance if tolerance is None else tolerance)
 
-    def prefix(self):
-        return self.sample["net_input"]["src_tokens"][:, -self.prefix_size - 1 : -1] if self.prefix_size else None
 
-    def generate(self, generator):
-        return generator.generate(None, self.sample, prefix_tokens=self.prefix())
+class LMCase(Case):
+    """The same for a language model, whose batch is its prompts."""
+
+    def build_model(self):
+        return build_lm(self.words, self.arch, seed=self.seed, **self.model)
 
 
 def random_case(seed, device="cpu"):
-    """The case number ``seed``; any number is one."""
+    """The case number ``seed`` of an encoder and a decoder; any number is one."""
     rng = random.Random(seed)
     words = dictionary(rng.choice([8, 12, 30, 61]))
     arch = rng.choice(["transformer", "transformer", "bart_base"])
@@ -95,22 +80,44 @@ def random_case(seed, device="cpu"):
         "gain": rng.choice([1.0, 2.0, 3.0]),
     }
     lengths = [rng.choice([1, 2, 3, 5, 9, 17]) for _ in range(rng.choice([1, 2, 3, 7]))]
-    beam = rng.choice([1, 2, 3, 4, 5])
-    kind = rng.choice(["beam", "beam", "beam", "diverse groups", "diverse siblings"])
-    if kind == "diverse siblings" and len(words) <= 2 * beam:
-        kind = "beam"  # stock's diverse siblings take the best 2·M of V tokens, and stop if there are fewer
-    min_len = rng.choice([1, 1, 3])
-    generator = {
-        "beam_size": beam,
-        "max_len_a": rng.choice([0, 1.2]),
-        "max_len_b": rng.choice([4, 10, 25]),
-        "min_len": min_len,
-        "normalize_scores": rng.random() < 0.8,
-        "len_penalty": rng.choice([1.0, 0.6, 2.0, 0.0]),
-        "unk_penalty": rng.choice([0.0, 1.5, -1.5]),
-        "temperature": rng.choice([1.0, 0.7, 1.3]),
-        "no_repeat_ngram_size": rng.choice([0, 0, 0, 2, 3]),
-    }
-    prefix_size = rng.choice([0, 0, 0, 1, 2]) if min(lengths) > 2 else 0
+    limits = {"max_len_a": rng.choice([0, 1.2]), "max_len_b": rng.choice([4, 10, 25])}
     sample = batch(words, lengths, seed=seed, left_pad=rng.random() < 0.7, device=device)
-    return Case(seed, arch, model, words, sample, generator, kind, prefix_size)
+    prefix = None
+    if rng.random() < 0.35:
+        prefix = random_prompts(rng, words, [rng.choice([0, 1, 2, 2]) for _ in lengths[1:]] + [2]).to(device)
+    search = random_search(rng, seed, words, sample, limits, prefix, bos=rng.choice([None, None, words.bos()]))
+    return Case(seed, arch, model, words, sample, search)
+
+
+def random_lm_case(seed, device="cpu"):
+    """The case number ``seed`` of a language model that continues prompts of the same or of different lengths."""
+    rng = random.Random(seed)
+    words = dictionary(rng.choice([12, 30, 61]))
+    arch = rng.choice(["transformer_lm", "transformer_lm", "mhe_transformer_lm"])
+    model = {
+        "decoder_embed_dim": rng.choice([8, 16]),
+        "decoder_ffn_embed_dim": rng.choice([8, 20]),
+        "decoder_layers": rng.choice([1, 1, 2]),
+        "decoder_attention_heads": rng.choice([1, 2, 4]),
+        "decoder_normalize_before": rng.random() < 0.5,
+        "decoder_learned_pos": rng.random() < 0.5,
+        "share_decoder_input_output_embed": rng.random() < 0.5,
+        "gain": rng.choice([1.0, 2.0, 3.0]),
+    }
+    if arch.startswith("mhe"):
+        model["attention_variant"] = rng.choice(["mhe-mul", "mhe-add", "mqa", "sha"])
+    longest = rng.choice([1, 4, 9, 18])
+    lengths = [longest] * rng.choice([1, 2, 3, 6])
+    if rng.random() < 0.6:
+        lengths[1:] = [rng.randint(0, longest) for _ in lengths[1:]]
+        rng.shuffle(lengths)
+    prompts = random_prompts(rng, words, lengths)
+    prompts = prompts.to(device)
+    ids, lengths = torch.arange(len(prompts), device=device), torch.tensor(lengths, device=device)
+    sample = {"id": ids, "net_input": {"src_tokens": prompts, "src_lengths": lengths}}
+    limits = {"max_len_a": 0, "max_len_b": max(1, longest + rng.choice([-2, 1, 6, 6, 20]))}
+    prefix = prompts if rng.random() < 0.8 else None
+    search = random_search(rng, seed, words, sample, limits, prefix, bos=words.eos())
+    if search.kind not in FORBID_ENDS and rng.random() < 0.15:
+        prompts[int(lengths.argmax()), rng.randrange(longest)] = words.eos()
+    return LMCase(seed, arch, model, words, sample, search)

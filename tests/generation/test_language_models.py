@@ -10,7 +10,7 @@ from fairseq.models import build_model
 from fairseq.sequence_generator import SequenceGenerator
 from helpers import assert_same_hypotheses, dictionary, write_out
 from omegaconf import OmegaConf
-from random_cases import LoopNGramBlock
+from random_searches import LoopNGramBlock
 from test_fuzz import on_cpu
 
 from el_fairseq import enable_el_attention
