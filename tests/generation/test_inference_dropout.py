@@ -25,16 +25,8 @@ def generate(model, cls=ELSequenceGenerator, seed=3, beams=4):
     return cls([model], WORDS, beam_size=beams, max_len_b=20).generate(None, SAMPLE)
 
 
-AUTO = pytest.param(
-    "auto",
-    marks=pytest.mark.xfail(
-        strict=True, reason="keys and values shared by the beams: the mask of cross-attention has another order"
-    ),
-)
-
-
 @pytest.mark.parametrize("arch", ["transformer", "bart_base"])
-@pytest.mark.parametrize("mode", ["on", AUTO, "off"])
+@pytest.mark.parametrize("mode", ["on", "auto", "off"])
 def test_the_draws_are_stocks(arch, mode):
     model = build(arch)
     expected = generate(model, SequenceGenerator)
