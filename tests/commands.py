@@ -24,6 +24,7 @@ ENTRIES = {
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(list(ENTRIES.values()))
 TIMEOUT = 300  # seconds
+READ_DATA = ("fairseq-train", "fairseq-generate", "fairseq-interactive", "fairseq-validate", "fairseq-eval-lm")
 
 
 def run(command, *arguments, stdin="", ok=True, cwd=ROOT, fresh=False):
@@ -38,6 +39,8 @@ def run(command, *arguments, stdin="", ok=True, cwd=ROOT, fresh=False):
                     whole, stdin=source, stdout=out, stderr=subprocess.STDOUT, cwd=cwd, timeout=TIMEOUT
                 ).returncode
             else:
+                if command in READ_DATA:
+                    arguments += ["--num-workers", "0"]  # a worker would import fairseq first
                 status = _fork(command, arguments, source.name, out.name, cwd)
         output = (Path(folder) / "out").read_text()
     assert (status == 0) == ok, output[-8000:]

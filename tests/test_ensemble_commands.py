@@ -14,7 +14,7 @@ MODELS = {
     "lstm": "--arch lstm --encoder-embed-dim 32 --encoder-hidden-size 32 --decoder-embed-dim 32 "
     "--decoder-hidden-size 32 --decoder-out-embed-dim 32",
 }
-STOCK, EL = "--task translation --beam 2 --num-workers 0", "--task el_translation --beam 2 --num-workers 0"
+STOCK, EL = "--task translation --beam 2", "--task el_translation --beam 2"
 pytestmark = pytest.mark.slow
 
 
