@@ -23,6 +23,14 @@ ENTRIES = {
 # Importing fairseq takes longer than most of these commands: one server imports it and forks a process for each.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(list(ENTRIES.values()))
+LM = (  # the size of a tiny model
+    "--decoder-layers 2 --decoder-embed-dim 32 --decoder-input-dim 32 --decoder-output-dim 32 "
+    "--decoder-ffn-embed-dim 32 --decoder-attention-heads 4"
+)
+S2T = (
+    "--arch s2t_transformer --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --encoder-layers 2 "
+    "--encoder-attention-heads 2 --decoder-layers 2 --decoder-attention-heads 2 --conv-channels 32"
+)
 TIMEOUT = 300  # seconds
 READ_DATA = ("fairseq-train", "fairseq-generate", "fairseq-interactive", "fairseq-validate", "fairseq-eval-lm")
 

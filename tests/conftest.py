@@ -4,6 +4,7 @@ import random
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -60,3 +61,21 @@ def text(tmp_path_factory):
     parts = " ".join(f"--{part}pref {folder}/{part}" for part in ("train", "valid", "test"))
     run("fairseq-preprocess", f"--only-source {parts} --destdir {folder}/bin")
     return folder / "bin"
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory):
+    """Random features, much longer than their transcripts, as the manifest of a speech corpus lists them."""
+    folder = tmp_path_factory.mktemp("speech")
+    rng, noise = random.Random(0), numpy.random.default_rng(0)
+    (folder / "config.yaml").write_text("input_channels: 1\ninput_feat_per_channel: 8\nvocab_filename: dict.txt\n")
+    (folder / "dict.txt").write_text("".join(f"{letter} 1\n" for letter in "abcdefgh"))
+    for split, size in (("train", 40), ("test", 20)):
+        rows = ["id\taudio\tn_frames\ttgt_text\tspeaker"]
+        for i in range(size):
+            frames = rng.randint(40, 200)
+            path = folder / f"{split}{i}.npy"
+            numpy.save(path, noise.standard_normal((frames, 8), dtype=numpy.float32))
+            rows.append(f"{path.stem}\t{path}\t{frames}\t{' '.join(rng.choices('abcdefgh', k=6))}\ts")
+        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+    return folder

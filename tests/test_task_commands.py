@@ -1,12 +1,10 @@
 """Tasks beyond translation, end to end: fairseq-generate prints under the el_ twin what it prints under stock's."""
 
-import random
 import re
 import shutil
 
-import numpy
 import pytest
-from commands import ALL, assert_same_output, lines_of, run
+from commands import ALL, LM, S2T, assert_same_output, lines_of, run
 
 pytestmark = pytest.mark.slow
 TINY = "--arch transformer_tiny --share-all-embeddings"
@@ -18,14 +16,6 @@ MULTI = (
 BART = (
     "--arch bart_base --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
     "--encoder-layers 2 --decoder-layers 2 --encoder-attention-heads 4 --decoder-attention-heads 4"
-)
-LM = (
-    "--decoder-layers 2 --decoder-embed-dim 32 --decoder-input-dim 32 --decoder-output-dim 32 "
-    "--decoder-ffn-embed-dim 32 --decoder-attention-heads 4"
-)
-S2T = (
-    "--arch s2t_transformer --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --encoder-layers 2 "
-    "--encoder-attention-heads 2 --decoder-layers 2 --decoder-attention-heads 2 --conv-channels 32"
 )
 PAIR = "--source-lang src --target-lang tgt"
 MASKED = "--tokens-per-sample 32 --sample-break-mode eos --mask 0.3 --replace-length 1"
@@ -76,24 +66,6 @@ def mono(data, tmp_path_factory):
             for part in (folder / language).iterdir():
                 if re.match(r"(train|test)\.(bin|idx)", part.name):
                     shutil.copy(part, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def speech(tmp_path_factory):
-    """Random features, much longer than their transcripts, as the manifest of a speech corpus lists them."""
-    folder = tmp_path_factory.mktemp("speech")
-    rng, noise = random.Random(0), numpy.random.default_rng(0)
-    (folder / "config.yaml").write_text("input_channels: 1\ninput_feat_per_channel: 8\nvocab_filename: dict.txt\n")
-    (folder / "dict.txt").write_text("".join(f"{letter} 1\n" for letter in "abcdefgh"))
-    for split, size in (("train", 40), ("test", 20)):
-        rows = ["id\taudio\tn_frames\ttgt_text\tspeaker"]
-        for i in range(size):
-            frames = rng.randint(40, 200)
-            path = folder / f"{split}{i}.npy"
-            numpy.save(path, noise.standard_normal((frames, 8), dtype=numpy.float32))
-            rows.append(f"{path.stem}\t{path}\t{frames}\t{' '.join(rng.choices('abcdefgh', k=6))}\ts")
-        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
     return folder
 
 
@@ -150,34 +122,3 @@ def test_online_backtranslation_trains_and_generates_as_stock(mono, tmp_path):
     assert_same_output(*outputs)
     assert len(lines_of(outputs[0], "H")) == 120
     assert "decoder state: peak" in outputs[1] and "decodes with stock attention" not in outputs[1]
-
-
-def test_a_language_model_continues_prompts_as_stock(text, tmp_path):
-    losses = []
-    for arch in ("transformer_lm", "el_transformer_lm"):
-        log = run(
-            "fairseq-train",
-            f"{text} --user-dir el_fairseq --task language_modeling --arch {arch} {LM}",
-            f"--save-dir {tmp_path}/{arch} --optimizer adam --lr 0.01 --max-tokens 400",
-            "--tokens-per-sample 32 --max-update 30 --no-epoch-checkpoints --disable-validation --log-format simple",
-        )
-        losses.append(re.search(r"train \| epoch .* \| loss ([\d.]+)", log).group(1))
-    assert losses[0] == losses[1]
-    outputs = [
-        run(
-            "fairseq-generate",
-            f"{text} --user-dir el_fairseq --path {tmp_path}/{arch}/checkpoint_last.pt --sample-break-mode eos",
-            f"--beam 3 --nbest 2 --prefix-size 3 --max-len-b 20 --batch-size 16 {ALL} --task {task}",
-        )
-        for arch, task in (
-            ("transformer_lm", "language_modeling"),
-            ("transformer_lm", "el_language_modeling --el-attention on"),
-            ("transformer_lm", "el_language_modeling"),
-            ("el_transformer_lm", "language_modeling"),
-        )
-    ]
-    assert len(lines_of(outputs[0], "H")) == 80
-    for output in outputs[1:]:
-        assert_same_output(output, outputs[0])
-        assert "decodes with stock attention" not in output
-        assert "decoder state: peak" in output or output is outputs[-1]

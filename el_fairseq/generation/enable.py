@@ -1,12 +1,14 @@
 """Turn EL-attention on and off, for a model or for whatever holds models."""
 
 import logging
+import types
 
 from fairseq.hub_utils import GeneratorHubInterface
 from fairseq.models import FairseqMultiModel
 from fairseq.sequence_generator import EnsembleModel
 from torch import nn
 
+from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES, PLANS
 from el_fairseq.modules.convert import use_el_attention, use_stock_attention
 
@@ -18,8 +20,8 @@ def enable_el_attention(model, mode="auto"):
 
     Args:
         model: a fairseq model, a list of them (an ensemble), or a hub interface (``BARTHubInterface``,
-            ``GeneratorHubInterface``). Converted in place; a model that cannot take part decodes as stock, and one
-            log line says why.
+            ``GeneratorHubInterface``, whose task then also generates with ``ELSequenceGenerator``). Converted in
+            place; a model that cannot take part decodes as stock, and one log line says why.
         mode: ``"on"``, EL-attention wherever its identities hold; ``"auto"``, EL-attention, but on a CPU keys and
             values, those of the source shared by the beams; ``"off"``, as ``disable_el_attention``.
 
@@ -31,6 +33,8 @@ def enable_el_attention(model, mode="auto"):
     """
     if mode not in MODES:
         raise ValueError(f"mode={mode!r}: choose one of {', '.join(MODES)}")
+    if isinstance(model, GeneratorHubInterface):
+        _tell_task(model.task, mode)
     for single in models_of(model):
         if mode == "off":
             use_stock_attention(single)
@@ -44,6 +48,21 @@ def enable_el_attention(model, mode="auto"):
 def disable_el_attention(model):
     """Decode as stock again: the inverse of ``enable_el_attention``, also for models built as ``el_*``."""
     return enable_el_attention(model, mode="off")
+
+
+def _tell_task(task, mode):
+    """Let a hub's task, which makes a generator for every call, make what ``mode`` asks for."""
+    options = task.args if task.cfg is None else task.cfg  # a LegacyFairseqTask has no cfg
+    if hasattr(options, "el_attention"):
+        options.el_attention = mode  # an el_ task converts the models by itself
+    elif mode == "off":
+        task.__dict__.pop("build_generator", None)
+    else:
+        task.build_generator = types.MethodType(_build_generator, task)
+
+
+def _build_generator(task, *args, **kwargs):
+    return twin_of(type(task).build_generator(task, *args, **kwargs))
 
 
 def models_of(holder):

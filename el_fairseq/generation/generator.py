@@ -197,6 +197,18 @@ class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenc
         return (src_tokens, src_lengths, *(target.to(src_tokens.device) for target in targets))
 
 
+TWINS = {
+    SequenceGenerator: ELSequenceGenerator,
+    SequenceGeneratorWithAlignment: ELSequenceGeneratorWithAlignment,
+}
+
+
+def twin_of(generator):
+    """The EL twin of a stock generator; a generator of another class as it is."""
+    twin = TWINS.get(type(generator))
+    return generator if twin is None else twin.adopt(generator)
+
+
 class _LiveBeams:
     """The beams of the sentences still in the batch: ``b`` sentences, ``rows = b·M``, the rows of one side by side."""
 

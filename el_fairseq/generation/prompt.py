@@ -7,7 +7,6 @@ sentence; every self-attention keeps what it would have cached, shared by the be
 import math
 
 import torch
-import torch.nn.functional as F
 from fairseq.models import FairseqLanguageModel
 from fairseq.modules import FairseqDropout
 
@@ -63,7 +62,7 @@ class Prompts:
         self.layout = PromptLayout([lengths[i] + 1 for i in self.slots], beams, tokens.device)
         self._index()
         features = [self._read(model, state, tokens) for model, state in zip(ensemble.models, states)]
-        self._score(features, tokens)
+        self._score(features)
 
     def lprobs(self, step, tokens):
         """``[B·M, V]`` of the token behind ``tokens [B·M, step + 1]``: of a given token, as far as it counts."""
@@ -116,8 +115,6 @@ class Prompts:
         )
         number = {old: new for new, old in enumerate(sentences.tolist())}
         slots = [slot for slot, sentence in enumerate(self.slots) if sentence in number]
-        if not slots:
-            return
         self.slots = [number[self.slots[slot]] for slot in slots]
         filler = self.layout.keep(slots)
         kept_slots = torch.tensor(slots, device=sentences.device)
@@ -150,21 +147,18 @@ class Prompts:
             layer.self_attn.start_with_prompt(state, hidden, self.layout)
         return features
 
-    def _score(self, features, tokens):
+    def _score(self, features):
         """Set ``scores [B, P]``, and ``next [B, V]``: what follows each prompt."""
-        places = torch.arange(tokens.size(1), device=tokens.device)
-        ends = self.lengths.unsqueeze(1)
-        inside = places <= ends  # [B, P + 1]
-        following, is_last = F.pad(self.tokens, (0, 1))[inside], (places == ends)[inside]
-        features = [x[inside] for x in features]  # [B, P + 1, D] -> [n, D]
-        scores, after = [], []
-        for start in range(0, following.numel(), CHUNK):
+        sentences = torch.arange(self.lengths.numel(), device=self.lengths.device)
+        self.next = self._distributions([x[sentences, self.lengths] for x in features])
+        inside = torch.arange(self.tokens.size(1), device=self.lengths.device) < self.lengths.unsqueeze(1)  # [B, P]
+        given, features = self.tokens[inside], [x[:, :-1][inside] for x in features]  # [n], [n, D]
+        scores = [self.next.new_empty(0)]
+        for start in range(0, given.numel(), CHUNK):
             part = slice(start, start + CHUNK)
             lprobs = self._distributions([x[part] for x in features])  # [CHUNK, V]
-            scores.append(lprobs.gather(1, following[part].unsqueeze(1)).squeeze(1))
-            after.append(lprobs[is_last[part]])
-        self.next = torch.cat(after)
-        self.scores = self.next.new_zeros(inside.shape).masked_scatter_(inside, torch.cat(scores))[:, :-1]
+            scores.append(lprobs.gather(1, given[part].unsqueeze(1)).squeeze(1))
+        self.scores = self.next.new_zeros(inside.shape).masked_scatter_(inside, torch.cat(scores))
 
     def _distributions(self, features):
         """Log-probabilities ``[n, V]`` from the features ``[n, D]`` of each model."""

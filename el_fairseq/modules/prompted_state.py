@@ -27,6 +27,7 @@ class PromptLayout:
     def wake(self, sentences):
         """From now on the first ``sentences`` are being continued."""
         self.awake = sentences
+        self._grown = None
         self.masks = None, None  # [awake, width] and [awake·M, width - shortest], True where the place is not used
         if self.awake and self.width > self.lengths[0]:
             lengths = torch.tensor(self.lengths[: self.awake], device=self.device).unsqueeze(1)
@@ -45,8 +46,10 @@ class PromptLayout:
         """``[awake, width]`` of the prompts and ``[awake·M, tokens]`` of what the rows keep; or None."""
         padding, filler = self.masks
         if filler is None:
-            return padding, filler
-        return padding, F.pad(filler[:, :tokens], (0, max(0, tokens - filler.size(1))))
+            return None, None
+        if self._grown is None or self._grown.size(1) != tokens:  # once a step, for all layers
+            self._grown = F.pad(filler[:, :tokens], (0, max(0, tokens - filler.size(1))))
+        return padding, self._grown
 
 
 class PromptedState:

@@ -3,23 +3,19 @@
 import logging
 from dataclasses import dataclass, field, make_dataclass
 
+import torch
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
-from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, register_task
-from omegaconf import II
-from omegaconf.errors import InterpolationKeyError
+from omegaconf import OmegaConf
 
-from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment, enable_el_attention
+from el_fairseq.generation import enable_el_attention
+from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES
 from el_fairseq.tasks.repairs import REPAIRS
 
 logger = logging.getLogger(__name__)
-TWINS = {
-    SequenceGenerator: ELSequenceGenerator,
-    SequenceGeneratorWithAlignment: ELSequenceGeneratorWithAlignment,
-}
 STOCK_TASKS = (  # those that generate with a SequenceGenerator
     "audio_finetuning",
     "denoising",
@@ -50,8 +46,6 @@ class ELAttentionConfig(FairseqDataclass):
             "the source shared by the beams; off: stock attention. The output is the same"
         },
     )
-    bf16: bool = II("common.bf16")
-    num_shards: int = II("dataset.num_shards")
 
 
 class ELTaskMixin:
@@ -63,7 +57,7 @@ class ELTaskMixin:
         super().add_args(parser)
         gen_parser_from_dataclass(parser, ELAttentionConfig())
 
-    def build_generator(self, models, args, **kwargs):
+    def build_generator(self, models, args, *rest, **kwargs):
         """As stock, with ``models`` converted in place according to ``--el-attention``, and to bfloat16 by ``--bf16``.
 
         A generator of another class than stock's own (given as ``seq_gen_cls``, or the scorer of
@@ -72,28 +66,24 @@ class ELTaskMixin:
         Raises:
             ValueError: ``--num-shards``, which fairseq-generate would ignore.
         """
-        if not any(model.training for model in models):  # a trainer, which validates, has its own ways
-            self._refuse_shards()
+        command = _command_with(args)
+        if command is not None:
+            _refuse_shards(command.dataset.num_shards)
             language_model = (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model")
-            for model in [*models, language_model] if self._in_bf16 else []:
+            for model in [*models, language_model] if command.common.bf16 else []:
                 if model is not None:
                     logger.info("%s generates in bfloat16", type(model).__name__)
                     model.bfloat16()
         self.convert(models)
-        return self.twin_of(super().build_generator(models, args, **kwargs))
+        return twin_of(super().build_generator(models, args, *rest, **kwargs))
 
     def convert(self, models):
         """Let ``models`` decode as ``--el-attention`` says, in place."""
         enable_el_attention(models, mode=str(self._options.el_attention))
 
-    def twin_of(self, generator):
-        """The EL twin of a stock generator, or a generator of another class as it is."""
-        twin = TWINS.get(type(generator))
-        return generator if twin is None else twin.adopt(generator)
-
     def inference_step(self, generator, models, sample, *args, **kwargs):
-        """As stock; with ``--bf16`` speech features go in as bfloat16."""
-        if self._in_bf16:
+        """As stock; into a model in bfloat16 speech features go in bfloat16."""
+        if next(models[0].parameters(), torch.empty(0)).dtype is torch.bfloat16:
             sample = utils.apply_to_sample(lambda x: x.bfloat16() if x.is_floating_point() else x, sample)
         return super().inference_step(generator, models, sample, *args, **kwargs)
 
@@ -101,25 +91,22 @@ class ELTaskMixin:
     def _options(self):
         return self.args if self.cfg is None else self.cfg  # a LegacyFairseqTask has no cfg
 
-    @property
-    def _in_bf16(self):
-        return self._elsewhere("bf16", False)
 
-    def _refuse_shards(self):
-        shards = self._elsewhere("num_shards", 1)
-        if shards > 1:
-            raise ValueError(
-                f"--num-shards {shards}: fairseq-generate ignores it and would generate everything. Use "
-                f"scripts/generate_sharded.sh, or --distributed-world-size {shards} --distributed-rank SHARD-ID"
-            )
+def _command_with(generation):
+    """The configuration of the command whose ``generation`` part this is, or None.
 
-    def _elsewhere(self, name, default):
-        """An option of another part of fairseq's configuration, or ``default`` where the task stands alone."""
-        try:
-            value = getattr(self._options, name, default)
-        except InterpolationKeyError:
-            return default
-        return default if isinstance(value, str) else value
+    None too in a hub: its configuration is that of the command that trained the model.
+    """
+    whole = generation._get_parent() if OmegaConf.is_config(generation) else None
+    return whole if whole is not None and OmegaConf.select(whole, "common_eval.path") else None
+
+
+def _refuse_shards(shards):
+    if shards > 1:
+        raise ValueError(
+            f"--num-shards {shards}: fairseq-generate ignores it and would generate everything. Use "
+            f"scripts/generate_sharded.sh, or --distributed-world-size {shards} --distributed-rank SHARD-ID"
+        )
 
 
 def _register_twin(name):

@@ -2,6 +2,8 @@
 
 from fairseq.data.legacy.masked_lm_dictionary import MaskedLMDictionary
 
+from el_fairseq.generation.generator import twin_of
+
 
 class TranslationFromPretrainedBART:
     """Stock's task reads ``args``, which nothing sets since tasks have a ``cfg``."""
@@ -27,7 +29,7 @@ class OnlineBackTranslation:
     def build_model(self, args, from_checkpoint=False):
         model = super().build_model(args, from_checkpoint)
         self.convert([model])
-        self.sequence_generators = {name: self.twin_of(each) for name, each in self.sequence_generators.items()}
+        self.sequence_generators = {name: twin_of(each) for name, each in self.sequence_generators.items()}
         return model
 
 
