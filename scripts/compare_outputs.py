@@ -23,8 +23,8 @@ class Output:
 
     def __init__(self, path):
         self.hypotheses, self.texts, self.targets = {}, {}, {}
-        whole = Path(path).read_text()
-        for line in whole.splitlines():
+        whole = Path(path).read_text(encoding="utf-8")
+        for line in whole.split("\n"):  # text may hold other separators of lines
             kind, _, rest = line.partition("-")
             if kind not in ("H", "D", "T"):
                 continue
@@ -50,8 +50,9 @@ class Output:
 
 def compare(reference, other):
     """``(identical best hypotheses, identical hypotheses, drifts)`` of two outputs for the same sentences."""
-    if reference.hypotheses.keys() != other.hypotheses.keys():
-        sys.exit("the outputs are not of the same sentences")
+    counts = [{i: len(hypotheses) for i, hypotheses in each.hypotheses.items()} for each in (reference, other)]
+    if counts[0] != counts[1]:
+        sys.exit("the outputs are not of the same sentences, or have not as many hypotheses (--nbest)")
     best = identical = 0
     drifts = []
     for i, hypotheses in reference.hypotheses.items():
@@ -59,7 +60,7 @@ def compare(reference, other):
         (tokens, score), (others_tokens, others_score) = reference.best(i), other.best(i)
         if tokens == others_tokens:
             best += 1
-            drifts.append(abs(score - others_score))
+            drifts.append(0.0 if score == others_score else abs(score - others_score))  # both may be -inf
     return best, identical, drifts
 
 

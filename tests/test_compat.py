@@ -41,6 +41,15 @@ def test_what_real_checkpoints_hold_loads(value, tmp_path):
     assert torch.load(tmp_path / "model.pt")["extra"] == value
 
 
+def test_arrays_of_counts_load_and_arrays_of_objects_do_not(tmp_path):
+    counts = numpy.array([3, 1, 4])
+    torch.save({"counts": counts}, tmp_path / "model.pt")
+    assert numpy.array_equal(torch.load(tmp_path / "model.pt")["counts"], counts)
+    torch.save({"counts": numpy.array([Custom()])}, tmp_path / "model.pt")
+    with pytest.raises(Exception, match="ObjectDType|Custom"):
+        torch.load(tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("module", ["fairseq.meters", "fairseq.logging.meters"])
 def test_meters_of_old_checkpoints_load(module, tmp_path, monkeypatch):
     monkeypatch.setattr(meters.AverageMeter, "__module__", module)

@@ -174,3 +174,42 @@ def test_a_hub_of_an_el_task_generates_with_its_generator(saved, kind, monkeypat
         assert_same_answers(answers(hub, kind, **search), answers(stock, kind, **search))
     assert {type(generator) for generator in used} == {ELSequenceGenerator}
     assert converted(hub) == KINDS[kind][2] and converted(stock) == 0
+
+
+@pytest.mark.parametrize("task", [None, "el_language_modeling"])
+def test_sample_reads_all_prompts_at_once_after_enabling_and_not_before(saved, task, monkeypatch):
+    """Whatever task the hub has, the mode that was asked for last counts."""
+    hub = load(saved("transformer_lm"), "transformer_lm", **({"task": {"_name": task}} if task else {}))
+    decoder, calls = hub.models[0].decoder, []
+    forward = decoder.forward
+    monkeypatch.setattr(
+        decoder,
+        "forward",
+        lambda tokens, *args, **kwargs: calls.append(tokens.shape) or forward(tokens, *args, **kwargs),
+    )
+    longest = max(len(hub.encode(sentence)) for sentence in SENTENCES)
+
+    def first_pass():
+        calls.clear()
+        hub.sample(SENTENCES, beam=2, max_len_b=12)
+        return tuple(calls[0])
+
+    for mode in ("on", "auto"):
+        enable_el_attention(hub, mode)
+        assert first_pass()[0] == len(SENTENCES) and first_pass()[1] > longest - 2
+        plan = decoder.layers[0].self_attn.plan("self", torch.device("cpu"))
+        assert plan == {"on": "hidden", "auto": "projected"}[mode]
+    disable_el_attention(hub)
+    assert first_pass() == (2 * len(SENTENCES), 1) and converted(hub) == 0
+
+
+def test_a_checkpoint_of_a_training_in_bf16_or_with_shards_loads_as_any_other(saved, tmp_path):
+    folder = saved("transformer_lm")
+    state = torch.load(folder / "model.pt")
+    state["cfg"]["task"].update(_name="el_language_modeling", el_attention="on")
+    state["cfg"]["common"]["bf16"], state["cfg"]["dataset"]["num_shards"] = True, 4
+    torch.save(state, tmp_path / "model.pt")
+    (tmp_path / "dict.txt").write_text((folder / "dict.txt").read_text())
+    hub, stock = load(tmp_path, "transformer_lm"), load(folder, "transformer_lm")
+    assert_same_answers(answers(hub, "transformer_lm", beam=2), answers(stock, "transformer_lm", beam=2))
+    assert next(hub.parameters()).dtype is torch.float64 and converted(hub) == 2

@@ -58,7 +58,10 @@ class StateMeter:
 
 
 class _Batch:
-    """One batch of one call: several threads may share a generator, and so its meter."""
+    """One batch of one call: several threads may share a generator, and so its meter.
+
+    Two that raise the peak at the same moment may lose one of both; nothing but the report depends on it.
+    """
 
     def __init__(self, meter, stock):
         self.meter, self.stock, self.peak = meter, stock, (0, 0)

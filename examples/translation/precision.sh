@@ -6,7 +6,7 @@ if [[ ${1:-} == --help || $# -lt 1 ]]; then
     echo "usage: examples/translation/precision.sh OUT [CHECKPOINT]"
     echo "Translates test_2016_flickr on OUT/bin with CHECKPOINT (default: OUT/checkpoints/checkpoint_last.pt, from run.sh)"
     echo "in fp32, fp16 and bf16 (stock has no bf16), and compares all outputs with stock's in fp32: about 5 minutes on 2"
-    echo "cores. The outputs are kept in OUT/precision; those that are there are not made again."
+    echo "cores. The outputs are kept in OUT/precision; those of this checkpoint are not made again."
     [[ ${1:-} == --help ]] && exit 0 || exit 2
 fi
 # shellcheck source=scripts/environment.sh
@@ -14,6 +14,11 @@ source "$HERE/../../scripts/environment.sh"
 
 OUT="$1" CHECKPOINT="${2:-$1/checkpoints/checkpoint_last.pt}"
 mkdir -p "$OUT/precision"
+stamp="$(cksum <"$CHECKPOINT")"
+if [[ $(cat "$OUT/precision/checkpoint" 2>/dev/null) != "$stamp" ]]; then # of another model
+    rm -f "$OUT"/precision/*.out
+    echo "$stamp" >"$OUT/precision/checkpoint"
+fi
 outputs=()
 for run in stock:fp32 on:fp32 auto:fp32 stock:fp16 on:fp16 auto:fp16 on:bf16 auto:bf16; do
     mode="${run%:*}" precision="${run#*:}"

@@ -48,8 +48,8 @@ class Case:
 class LMCase(Case):
     """The same for a language model, whose batch is its prompts."""
 
-    def build_model(self):
-        return build_lm(self.words, self.arch, seed=self.seed, **self.model)
+    def build_model(self, arch=None):
+        return build_lm(self.words, arch or self.arch, seed=self.seed, **self.model)
 
 
 def random_case(seed, device="cpu"):

@@ -67,7 +67,7 @@ def test_an_ensemble_reads_its_prompt_at_once():
 
 def test_a_prompt_as_long_as_the_limit_and_one_without_tokens():
     model = build(seed=3)
-    for lengths, limit in (([10, 10], 10), ([10, 10], 4)):
+    for lengths, limit in (([10, 10], 10), ([10, 10], 4), ([3, 0], 8), ([0, 0], 8)):
         batch = sample(lengths)
         _, expected = generate(SequenceGenerator, [model], batch, max_len_b=limit)
         enable_el_attention(model, "on")
