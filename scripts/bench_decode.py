@@ -12,12 +12,9 @@ resolves alike (see check_lossless.py). Rounds alternate between the modes, so t
 
 import argparse
 import json
-import platform
 import random
 import statistics
-import subprocess
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -29,7 +26,9 @@ from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+
+from benchmarking import machine, seconds  # noqa: E402
 
 from el_fairseq import disable_el_attention, enable_el_attention  # noqa: E402
 from el_fairseq.generation import ELSequenceGenerator  # noqa: E402
@@ -91,19 +90,8 @@ def build_batch(task, sentences, source, shortest):
     return {"id": torch.arange(sentences), "net_input": net_input, "target": None}
 
 
-def seconds(generate, device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    generate()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def bench(args):
+def bench(args, device):
     """One row: medians and ratios by mode, decoder state, and whether the outputs agree."""
-    device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
     task = build_task(args.arch)
     model = build_model(args.arch, task).to(device)
     if args.fp16:
@@ -155,28 +143,10 @@ def bench(args):
     return row
 
 
-def machine():
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": commit,
-        "command": " ".join(["scripts/bench_decode.py", *sys.argv[1:]]),
-    }
-
-
-def _processor():
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def main(argv=None):
     args = parse_args(argv)
-    row = {**bench(args), **machine()}
+    device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+    row = {**bench(args, device), **machine(device)}
     shape = f"{row['arch']}, batch {row['batch']}, source {row['source']}, {row['tokens']} tokens, beam {row['beam']}"
     print(f"{shape}, {row['dtype']} on {row['device']}, {row['threads']} threads, medians of {args.rounds} rounds")
     for mode, took in row["seconds"].items():

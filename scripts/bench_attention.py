@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""One cross-attention, one decoding step: time, bytes and distance from the floor of each lossless layout.
+
+Usage: bench_attention.py [--batch 1,8,64] [--beam 4] [--source 1024] [--dim 1024] [--heads 16] [--dtype float32]
+                          [--layout stock,shared,el] [--rounds 20] [--cpu] [--json FILE] [--plot FILE]
+
+Layouts: stock, keys and values for every beam; shared, keys and values once a sentence; el, the hidden states. Bytes
+are what of the source a step has to read, the floor is the time in which this machine copies as many (measured first:
+a copy reads and writes, both count). A time is printed only if the output agrees with stock's in float64.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from fairseq.modules import MultiheadAttention
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+
+from benchmarking import machine, seconds  # noqa: E402
+
+from el_fairseq.modules.el_attention import HIDDEN, PROJECTED, ELMultiheadAttention  # noqa: E402
+
+LAYOUTS = {"stock": None, "shared": PROJECTED, "el": HIDDEN}
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest output
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def numbers(text):
+        return [int(part) for part in text.split(",")]
+
+    parser.add_argument("--batch", type=numbers, default=[1, 8, 64], help="sentences (comma-separated; so below)")
+    parser.add_argument("--beam", type=numbers, default=[4])
+    parser.add_argument("--source", type=numbers, default=[1024], help="tokens of a source")
+    parser.add_argument("--dim", type=numbers, default=[1024], help="width of the model")
+    parser.add_argument("--heads", type=numbers, default=[16])
+    parser.add_argument("--dtype", default="float32", help="float32, float16, bfloat16")
+    parser.add_argument("--layout", default=",".join(LAYOUTS))
+    parser.add_argument("--rounds", type=int, default=20, help="timed rounds, in which the layouts take turns")
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--json", type=Path, help="add the rows to this file, one JSON object a line")
+    parser.add_argument("--plot", type=Path, help="draw time against batch to this PNG (needs matplotlib)")
+    args = parser.parse_args(argv)
+    args.layout, args.dtype = args.layout.split(","), [getattr(torch, name) for name in args.dtype.split(",")]
+    return args
+
+
+def build_step(layout, weights, query, source, beams):
+    """A function that does the step: ``query [1, B·M, D]`` over ``source [S, B, D]``, whose state it already has."""
+    dim, heads = query.size(2), weights.num_heads
+    options = {"encoder_decoder_attention": True}
+    if layout == "stock":
+        attention, key = MultiheadAttention(dim, heads, **options), source.repeat_interleave(beams, dim=1)
+    else:
+        attention = ELMultiheadAttention(dim, heads, plan=lambda kind, device: LAYOUTS[layout], **options)
+        key = source
+    attention.load_state_dict(weights.state_dict())
+    attention.to(query).eval()
+    state = {}
+
+    def step():
+        return attention(query, key, key, incremental_state=state, static_kv=True, need_weights=False)[0]
+
+    step()
+    return step
+
+
+def copy_bandwidth(device):
+    """Bytes a second that a copy of 256 MiB reads and writes: the best of ten."""
+    source = torch.ones(2**26, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / min(seconds(lambda: target.copy_(source), device) for _ in range(10))
+
+
+@torch.no_grad()
+def bench(shape, layouts, rounds, device, bandwidth):
+    """A row for each layout of one shape ``(batch, beam, source, dim, heads, dtype)``."""
+    batch, beam, length, dim, heads, dtype = shape
+    torch.manual_seed(0)
+    weights = MultiheadAttention(dim, heads, encoder_decoder_attention=True)
+    query, source = torch.randn(1, batch * beam, dim), torch.randn(length, batch, dim)
+    exact = build_step("stock", weights, query.double(), source.double(), beam)()
+    query, source = query.to(device, dtype), source.to(device, dtype)
+    steps = {layout: build_step(layout, weights, query, source, beam) for layout in layouts}
+    times = {layout: [] for layout in layouts}
+    for _ in range(rounds):
+        for layout, step in steps.items():
+            times[layout].append(seconds(step, device))
+    for layout, step in steps.items():
+        error = (step().cpu().double() - exact).abs().max() / exact.abs().max()
+        if error > TOLERANCE[dtype]:
+            raise SystemExit(f"no time to report: {layout} is off by {error:.1e} of the largest output at {shape}")
+        copies = 2 * (beam if layout == "stock" else 1)  # keys and values; the two products of EL read the same twice
+        read = copies * batch * length * dim * query.element_size()
+        took = statistics.median(times[layout])
+        yield {
+            **dict(zip(("batch", "beam", "source", "dim", "heads"), shape)),
+            "dtype": str(dtype).removeprefix("torch."),
+            "layout": layout,
+            "milliseconds": took * 1e3,
+            "mebibytes": read / 2**20,
+            "of_floor": read / bandwidth / took,
+        }
+
+
+def plot(rows, path):
+    from matplotlib import pyplot
+
+    for layout in dict.fromkeys(row["layout"] for row in rows):
+        points = [(row["batch"], row["milliseconds"]) for row in rows if row["layout"] == layout]
+        pyplot.loglog(*zip(*points), marker="o", label=layout)
+    pyplot.xlabel("sentences"), pyplot.ylabel("milliseconds a step"), pyplot.legend()
+    pyplot.savefig(path)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+    bandwidth = copy_bandwidth(device)
+    about = {"gigabytes_per_second": bandwidth / 1e9, **machine(device)}
+    print(f"{about['device']}: {bandwidth / 1e9:.1f} GB/s in a copy")
+    print("| batch x beam x source | dim, heads | dtype | layout | ms | MiB read | of the floor |")
+    print("|---|---|---|---|---|---|---|")
+    rows = []
+    for shape in itertools.product(args.batch, args.beam, args.source, args.dim, args.heads, args.dtype):
+        for row in bench(shape, args.layout, args.rounds, device, bandwidth):
+            rows.append({**row, **about})
+            print(
+                f"| {row['batch']} x {row['beam']} x {row['source']} | {row['dim']}, {row['heads']} | {row['dtype']} "
+                f"| {row['layout']} | {row['milliseconds']:.2f} | {row['mebibytes']:.1f} | {row['of_floor']:.0%} |",
+                flush=True,
+            )
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        with args.json.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    if args.plot:
+        plot(rows, args.plot)
+
+
+if __name__ == "__main__":
+    main()
