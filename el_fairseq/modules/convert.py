@@ -5,9 +5,11 @@ from fairseq.models.speech_to_text.s2t_transformer import S2TTransformerEncoder,
 from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
 from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
+from torch import nn
 
 from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, hidden_everywhere, why_not
+from el_fairseq.modules.output_layer import FewRowsLinear
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 # Whose own code is known to read and to order encoder output as the others do.
@@ -41,10 +43,11 @@ def use_el_attention(model, plan=hidden_everywhere):
         if reason is not None:
             reasons.append(f"{name}: {reason}")
         if reason is not None or (attention.encoder_decoder_attention and keep_cross):
-            _restore(parent, name, attention)
+            _exchange(parent, name, ELMultiheadAttention, MultiheadAttention)
         # What is as it should be stays: another thread may be decoding with it.
         elif type(attention) is not ELMultiheadAttention or attention.plan is not plan:
             setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
+    _exchange(decoder, "output_projection", nn.Linear, FewRowsLinear)
     if crosses:
         (unshare_beams if keep_cross else share_beams)(model.encoder)
     return list(dict.fromkeys(reasons))
@@ -55,8 +58,9 @@ def use_stock_attention(model):
     decoder = getattr(model, "decoder", None)
     if why_foreign(decoder) is not None:
         return
-    for parent, name, attention in _attentions(decoder):
-        _restore(parent, name, attention)
+    for parent, name, _ in _attentions(decoder):
+        _exchange(parent, name, ELMultiheadAttention, MultiheadAttention)
+    _exchange(decoder, "output_projection", FewRowsLinear, nn.Linear)
     cross = [attention for _, _, attention in _attentions(decoder) if attention.encoder_decoder_attention]
     if cross and not all(isinstance(attention, SharedKVAttention) for attention in cross):
         unshare_beams(model.encoder)
@@ -98,15 +102,17 @@ def _attentions(decoder):
     return [(layer, name, attention) for layer, name, attention in named if attention is not None]
 
 
-def _restore(parent, name, attention):
-    if type(attention) is ELMultiheadAttention:
-        setattr(parent, name, _recast(attention, MultiheadAttention))
+def _exchange(parent, name, old, new):
+    """Recast a module that is of class ``old``, and leave any other as it is."""
+    module = getattr(parent, name, None)
+    if type(module) is old:
+        setattr(parent, name, _recast(module, new))
 
 
-def _recast(attention, cls, **attributes):
-    """The same attention, with the same parameters and submodules, as an object of ``cls``."""
+def _recast(module, cls, **attributes):
+    """The same module, with the same parameters and submodules, as an object of ``cls``."""
     twin = cls.__new__(cls)
-    state = {key: value for key, value in attention.__dict__.items() if key != "plan"}
+    state = {key: value for key, value in module.__dict__.items() if key != "plan"}
     for registry in ("_parameters", "_buffers", "_modules"):
         state[registry] = dict(state[registry])
     twin.__dict__.update(state, **attributes)
