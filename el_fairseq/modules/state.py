@@ -8,7 +8,8 @@ BLOCK = 16  # tokens by which a cache grows; the memory above need is at most th
 class GrowingCache:
     """Preallocated ``[..., capacity, width]`` of which ``[..., :length, :]`` is filled; ``row_dim`` numbers the rows.
 
-    ``append`` writes in place and copies only where a block is full; ``reorder`` works in place while no row leaves.
+    ``append`` writes in place and copies only where a block is full; ``reorder`` works in place while no row leaves,
+    and on a CPU touches only rows that change.
     """
 
     def __init__(self, row_dim=0):
@@ -51,8 +52,13 @@ class GrowingCache:
         """Row ``i`` becomes what row ``order[i]`` was; fewer rows than before free the memory of the rest."""
         if self.buffer is None:
             return
+        rows = self.buffer.size(self.row_dim)
+        if order.numel() == rows and order.device.type == "cpu":  # elsewhere it would cost a synchronisation to know
+            changed = (order != torch.arange(rows)).nonzero().squeeze(1)
+            self.filled.index_copy_(self.row_dim, changed, self.filled.index_select(self.row_dim, order[changed]))
+            return
         moved = self.filled.index_select(self.row_dim, order)
-        if order.numel() != self.buffer.size(self.row_dim):
+        if order.numel() != rows:
             self.buffer = moved.new_empty(*moved.shape[:-2], *self.buffer.shape[-2:])
         self.filled.copy_(moved)
 
