@@ -165,10 +165,6 @@ class ELSequenceGenerator(SequenceGenerator):
         """The search's best candidates, ``(scores, tokens, beams)``, each ``[b, 2·M]`` or fewer."""
         if self.should_set_src_lengths:
             self.search.set_src_lengths(live.src_lengths)
-        if type(self.search) is BeamSearch:
-            lprobs = lprobs.view(live.bsz, self.beam_size, self.vocab_size)
-            before = live.scores.view(live.bsz, self.beam_size, -1)[:, :, step - 1] if step > 0 else None
-            return best_candidates(lprobs, before)
         return self.search.step(
             step,
             lprobs.view(live.bsz, -1, self.vocab_size),
@@ -199,21 +195,6 @@ class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenc
         """As stock; hypotheses lie on the CPU, so what the model aligns goes to its device first."""
         src_tokens, src_lengths, *targets = super()._prepare_batch_for_alignment(sample, hypothesis)
         return (src_tokens, src_lengths, *(target.to(src_tokens.device) for target in targets))
-
-
-def best_candidates(lprobs, before):
-    """What ``BeamSearch.step`` finds: the best 2·M of ``lprobs [b, M, V]`` added to ``before [b, M]``.
-
-    The best of each beam come first: the sums of the others are never made. Without ``before``, at the first step, all
-    beams are one. Returns scores, tokens and beams, each ``[b, 2·M]``, or one candidate less than there are.
-    """
-    count, beams, types = 2 * lprobs.size(1), *lprobs.shape[1:]
-    if before is None:
-        lprobs, beams = lprobs[:, :1], 1
-    top, tokens = torch.topk(lprobs, k=min(count, types), dim=2)
-    top = top if before is None else top + before.unsqueeze(2)
-    scores, chosen = torch.topk(top.flatten(1), k=min(count, beams * types - 1), dim=1)
-    return scores, tokens.flatten(1).gather(1, chosen), chosen // top.size(2)
 
 
 TWINS = {
