@@ -23,7 +23,15 @@ ENTRIES = {
 # Importing fairseq takes longer than most of these commands: one server imports it and forks a process for each.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(list(ENTRIES.values()))
-LM = (  # the size of a tiny model
+BART = (  # these are tiny models
+    "--arch bart_base --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
+    "--encoder-layers 2 --decoder-layers 2 --encoder-attention-heads 4 --decoder-attention-heads 4"
+)
+LSTM = (
+    "--arch lstm --encoder-embed-dim 32 --encoder-hidden-size 32 --decoder-embed-dim 32 "
+    "--decoder-hidden-size 32 --decoder-out-embed-dim 32"
+)
+LM = (  # a size, for any architecture of transformer_lm
     "--decoder-layers 2 --decoder-embed-dim 32 --decoder-input-dim 32 --decoder-output-dim 32 "
     "--decoder-ffn-embed-dim 32 --decoder-attention-heads 4"
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import assert_same_output, generate, lines_of, run, train
+from commands import BART, LSTM, assert_same_output, generate, lines_of, run, train
 from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
 
@@ -15,10 +15,8 @@ from el_fairseq.modules import ELMultiheadAttention
 
 MODELS = {
     "transformer": "--arch transformer_tiny --encoder-normalize-before",
-    "bart": "--arch bart_base --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
-    "--encoder-layers 2 --decoder-layers 2 --encoder-attention-heads 4 --decoder-attention-heads 4",
-    "lstm": "--arch lstm --encoder-embed-dim 32 --encoder-hidden-size 32 --decoder-embed-dim 32 "
-    "--decoder-hidden-size 32 --decoder-out-embed-dim 32",
+    "bart": BART,
+    "lstm": LSTM,
     "el_transformer": "--arch el_transformer_tiny --encoder-normalize-before",
 }
 pytestmark = pytest.mark.slow

@@ -3,16 +3,14 @@
 import re
 
 import pytest
-from commands import assert_same_output, generate, lines_of, train
+from commands import BART, LSTM, assert_same_output, generate, lines_of, train
 
 MODELS = {
     "transformer": "--arch transformer_tiny --encoder-normalize-before",
     "el_transformer": "--arch el_transformer_tiny --decoder-layers 3",
     "mhe": "--arch mhe_transformer_tiny --encoder-attention-heads 4",
-    "bart": "--arch bart_base --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
-    "--encoder-layers 2 --decoder-layers 2 --encoder-attention-heads 4 --decoder-attention-heads 4",
-    "lstm": "--arch lstm --encoder-embed-dim 32 --encoder-hidden-size 32 --decoder-embed-dim 32 "
-    "--decoder-hidden-size 32 --decoder-out-embed-dim 32",
+    "bart": BART,
+    "lstm": LSTM,
 }
 STOCK, EL = "--task translation --beam 2", "--task el_translation --beam 2"
 pytestmark = pytest.mark.slow

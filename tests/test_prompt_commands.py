@@ -66,7 +66,7 @@ def test_generate_prints_what_stock_prints(text, trained, options):
 
 def test_interactive_continues_many_prompts_at_once(text, trained):
     lines = ["a b c d e f g h a", "h", "", "d e", "a b c", "g h a b c d", "c d e f g h a b"]
-    command = f"{text} --user-dir el_fairseq --path {path(trained)} --buffer-size 8 --max-tokens 400 --beam 3"
+    command = f"{text} --user-dir el_fairseq --path {path(trained)} --buffer-size 8 --batch-size 8 --beam 3"
     outputs = [
         run("fairseq-interactive", command, f"--max-len-b 20 --task {task}", stdin="".join(f"{x}\n" for x in lines))
         for task in ("language_modeling", "el_language_modeling --el-attention on", "el_language_modeling")

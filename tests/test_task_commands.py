@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from commands import ALL, LM, S2T, assert_same_output, lines_of, run
+from commands import ALL, BART, LM, S2T, assert_same_output, lines_of, run
 
 pytestmark = pytest.mark.slow
 TINY = "--arch transformer_tiny --share-all-embeddings"
@@ -12,10 +12,6 @@ MULTI = (
     "--arch multilingual_transformer --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --encoder-layers 2 "
     "--encoder-attention-heads 2 --decoder-embed-dim 32 --decoder-ffn-embed-dim 32 --decoder-layers 2 "
     "--decoder-attention-heads 2"
-)
-BART = (
-    "--arch bart_base --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
-    "--encoder-layers 2 --decoder-layers 2 --encoder-attention-heads 4 --decoder-attention-heads 4"
 )
 PAIR = "--source-lang src --target-lang tgt"
 MASKED = "--tokens-per-sample 32 --sample-break-mode eos --mask 0.3 --replace-length 1"

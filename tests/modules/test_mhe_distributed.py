@@ -37,13 +37,16 @@ def work(rank, variant, folder):
     gradient = attention.k_head_embed.grad
     assert gradient is not None and bool(gradient.any()) == (variant == "mul")
     torch.save(attention.state_dict(), f"{folder}/{rank}.pt")
+    dist.barrier()  # gloo aborts a process whose peer has gone first
+    del wrapped
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["mul", "add"])
 def test_two_processes_train_what_one_trains_on_all(variant, tmp_path):
-    multiprocessing.spawn(work, args=(variant, str(tmp_path)), nprocs=RANKS)
+    # children of a fork server leave without C++'s destructors, in which gloo's threads can abort
+    multiprocessing.start_processes(work, (variant, str(tmp_path)), nprocs=RANKS, start_method="forkserver")
     attention = build(variant)
     optimizer = torch.optim.SGD(attention.parameters(), lr=0.1)
     for step in range(STEPS):
