@@ -9,7 +9,7 @@ from torch import nn
 
 from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, hidden_everywhere, why_not
-from el_fairseq.modules.output_layer import FewRowsLinear
+from el_fairseq.modules.packed_linear import PackedLinear
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 # Whose own code is known to read and to order encoder output as the others do.
@@ -47,7 +47,7 @@ def use_el_attention(model, plan=hidden_everywhere):
         # What is as it should be stays: another thread may be decoding with it.
         elif type(attention) is not ELMultiheadAttention or attention.plan is not plan:
             setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
-    _exchange(decoder, "output_projection", nn.Linear, FewRowsLinear)
+    _exchange_all(model, nn.Linear, PackedLinear)
     if crosses:
         (unshare_beams if keep_cross else share_beams)(model.encoder)
     return list(dict.fromkeys(reasons))
@@ -60,7 +60,7 @@ def use_stock_attention(model):
         return
     for parent, name, _ in _attentions(decoder):
         _exchange(parent, name, ELMultiheadAttention, MultiheadAttention)
-    _exchange(decoder, "output_projection", FewRowsLinear, nn.Linear)
+    _exchange_all(model, PackedLinear, nn.Linear)
     cross = [attention for _, _, attention in _attentions(decoder) if attention.encoder_decoder_attention]
     if cross and not all(isinstance(attention, SharedKVAttention) for attention in cross):
         unshare_beams(model.encoder)
@@ -109,10 +109,18 @@ def _exchange(parent, name, old, new):
         setattr(parent, name, _recast(module, new))
 
 
+def _exchange_all(model, old, new):
+    """``_exchange`` wherever ``old`` occurs in the model; what hooks recompute at each call stays."""
+    found = [(parent, name) for parent in model.modules() for name, child in parent.named_children()]
+    for parent, name in found:
+        if not getattr(parent, name)._forward_pre_hooks:
+            _exchange(parent, name, old, new)
+
+
 def _recast(module, cls, **attributes):
     """The same module, with the same parameters and submodules, as an object of ``cls``."""
     twin = cls.__new__(cls)
-    state = {key: value for key, value in module.__dict__.items() if key != "plan"}
+    state = {key: value for key, value in module.__dict__.items() if key not in ("plan", "_packed")}
     for registry in ("_parameters", "_buffers", "_modules"):
         state[registry] = dict(state[registry])
     twin.__dict__.update(state, **attributes)

@@ -4,6 +4,7 @@ import torch
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
+from el_fairseq.modules.packed_linear import PackedLinear
 from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 from el_fairseq.ops import el_output, el_query, merge_masks, prompted_attention, shared_kv_attention
@@ -34,7 +35,7 @@ def why_not(attention):
     if attention.kdim != attention.vdim:
         return f"kdim={attention.kdim} and vdim={attention.vdim}: keys and values have different sources"
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        if type(getattr(attention, name)) is not nn.Linear:
+        if type(getattr(attention, name)) not in (nn.Linear, PackedLinear):
             return f"{name} is a {type(getattr(attention, name)).__name__}, not a Linear"
     return None
 

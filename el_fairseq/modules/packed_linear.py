@@ -1,0 +1,36 @@
+"""``nn.Linear`` that multiplies by oneDNN while a model decodes on a CPU."""
+
+import torch
+from torch import nn
+
+from el_fairseq.ops.packed import can_pack, pack, packed_linear
+
+
+class PackedLinear(nn.Linear):
+    """``nn.Linear`` that keeps a packed copy of its weight beside it, in evaluation mode without gradients.
+
+    Same parameters, same ``state_dict``, same sums in another order. The copy is made at the first product, made again
+    when the weight is another one, and dropped in training mode. A weight that is written through ``.data`` in
+    evaluation mode cannot be noticed: call ``train()`` and ``eval()`` then.
+    """
+
+    _packed = None  # (which weight, its packed copy)
+
+    def forward(self, x):
+        """``[..., K] -> [..., N]``, as ``nn.Linear``."""
+        weight = self.weight
+        if self.training or torch.is_grad_enabled() or x.dtype is not weight.dtype or not can_pack(weight):
+            return super().forward(x)
+        which = (weight.data_ptr(), None if weight.is_inference() else weight._version)
+        packed = self._packed
+        if packed is None or packed[0] != which:
+            packed = self._packed = which, pack(weight)
+        return packed_linear(x, packed[1], self.bias)
+
+    def train(self, mode=True):
+        if mode:
+            self._packed = None
+        return super().train(mode)
+
+    def __getstate__(self):
+        return {key: value for key, value in self.__dict__.items() if key != "_packed"}  # it cannot be copied or saved
