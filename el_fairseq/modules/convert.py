@@ -9,6 +9,7 @@ from torch import nn
 
 from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, hidden_everywhere, why_not
+from el_fairseq.modules.encoder_attention import EncoderAttention, has_plain_projections
 from el_fairseq.modules.packed_linear import PackedLinear
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
@@ -48,6 +49,9 @@ def use_el_attention(model, plan=hidden_everywhere):
         elif type(attention) is not ELMultiheadAttention or attention.plan is not plan:
             setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
     _exchange_all(model, nn.Linear, PackedLinear)
+    for parent, name in _children(getattr(model, "encoder", None)):
+        if has_plain_projections(getattr(parent, name)):
+            _exchange(parent, name, MultiheadAttention, EncoderAttention)
     if crosses:
         (unshare_beams if keep_cross else share_beams)(model.encoder)
     return list(dict.fromkeys(reasons))
@@ -60,6 +64,7 @@ def use_stock_attention(model):
         return
     for parent, name, _ in _attentions(decoder):
         _exchange(parent, name, ELMultiheadAttention, MultiheadAttention)
+    _exchange_all(model, EncoderAttention, MultiheadAttention)
     _exchange_all(model, PackedLinear, nn.Linear)
     cross = [attention for _, _, attention in _attentions(decoder) if attention.encoder_decoder_attention]
     if cross and not all(isinstance(attention, SharedKVAttention) for attention in cross):
@@ -111,10 +116,15 @@ def _exchange(parent, name, old, new):
 
 def _exchange_all(model, old, new):
     """``_exchange`` wherever ``old`` occurs in the model; what hooks recompute at each call stays."""
-    found = [(parent, name) for parent in model.modules() for name, child in parent.named_children()]
-    for parent, name in found:
+    for parent, name in _children(model):
         if not getattr(parent, name)._forward_pre_hooks:
             _exchange(parent, name, old, new)
+
+
+def _children(model):
+    """Each module in ``model`` as ``(parent, name)``."""
+    parents = [] if model is None else list(model.modules())
+    return [(parent, name) for parent in parents for name, _ in parent.named_children()]
 
 
 def _recast(module, cls, **attributes):
