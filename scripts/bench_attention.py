@@ -23,7 +23,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from benchmarking import machine, seconds  # noqa: E402
 
-from el_fairseq.modules.el_attention import HIDDEN, PROJECTED, ELMultiheadAttention  # noqa: E402
+from el_fairseq.modules.el_attention import ELMultiheadAttention  # noqa: E402
+from el_fairseq.modules.layout import HIDDEN, PROJECTED  # noqa: E402
 
 LAYOUTS = {"stock": None, "shared": PROJECTED, "el": HIDDEN}
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest output
@@ -58,7 +59,7 @@ def build_step(layout, weights, query, source, beams):
     if layout == "stock":
         attention, key = MultiheadAttention(dim, heads, **options), source.repeat_interleave(beams, dim=1)
     else:
-        attention = ELMultiheadAttention(dim, heads, plan=lambda kind, device: LAYOUTS[layout], **options)
+        attention = ELMultiheadAttention(dim, heads, plan=lambda attended: LAYOUTS[layout], **options)
         key = source
     attention.load_state_dict(weights.state_dict())
     attention.to(query).eval()

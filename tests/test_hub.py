@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
+from el_fairseq.generation.plan import PLANS
 from el_fairseq.modules import ELMultiheadAttention
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -197,8 +198,7 @@ def test_sample_reads_all_prompts_at_once_after_enabling_and_not_before(saved, t
     for mode in ("on", "auto"):
         enable_el_attention(hub, mode)
         assert first_pass()[0] == len(SENTENCES) and first_pass()[1] > longest - 2
-        plan = decoder.layers[0].self_attn.plan("self", torch.device("cpu"))
-        assert plan == {"on": "hidden", "auto": "projected"}[mode]
+        assert decoder.layers[0].self_attn.plan is PLANS[mode]
     disable_el_attention(hub)
     assert first_pass() == (2 * len(SENTENCES), 1) and converted(hub) == 0
 

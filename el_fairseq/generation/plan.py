@@ -1,16 +1,79 @@
 """Which lossless layout an attention decodes in.
 
-EL-attention always keeps the least. It is also the fastest where arithmetic is cheap beside memory traffic, as on a
-GPU; on a CPU its H times more multiply-adds cost more than it saves unless little is generated (``README.md``,
-"Limits"), so there projected keys and values are kept, those of the source once a sentence for all beams.
+EL-attention always keeps the least. Whether it is also the fastest is a matter of arithmetic against memory traffic.
+For each element of the hidden states ``[S, D]`` of a sentence, a step of M beams with H heads of w-byte numbers takes
+
+    hidden      reads 2w bytes, 4·M·H operations; cross-attention also 4·M·D/S to expand queries and outputs
+    projected   reads 2w bytes, 4·M operations;   cross-attention also 4·D a sentence, for the source's projections
+
+Operations count by how many the device does while it reads a byte. Self-attention has no more than that: each row
+reads its own past (M = 1), and expands or projects as much in either layout. That is what is reckoned for a GPU. On a
+CPU products of a few rows are far from its full speed, and keys and values were faster in all that was measured but
+self-attention of small models (``docs/performance.md``).
 """
 
-from el_fairseq.modules.el_attention import HIDDEN, PROJECTED, hidden_everywhere
+import functools
+import logging
+
+import torch
+
+from el_fairseq.generation.free_memory import free_memory
+from el_fairseq.modules.layout import HIDDEN, PROJECTED, hidden_everywhere
+
+logger = logging.getLogger(__name__)
+TENSOR_CORES = (7, 0)  # from this compute capability
+OPERATIONS_A_BYTE = {True: 140, False: 15}  # of GPUs, with and without tensor cores, by their data sheets
+STEPS = 64  # over which the projections of a source are reckoned to pay: how many follow is not known in advance
+SHARE = 1 / 32  # of the free memory is what keys and values of one cross-attention may take
 
 
-def cheapest(kind, device):
-    """``--el-attention auto``: the faster layout on this kind of device."""
-    return PROJECTED if device.type == "cpu" else HIDDEN
+def costs(attended, rate):
+    """Time of a step for each layout, in bytes that could be read meanwhile, for one element of the hidden states.
+
+    Args: attended: an ``Attended``. rate: operations that the device does while it reads a byte.
+    """
+    source, _, dim = attended.hidden.shape
+    read = 2 * attended.hidden.element_size()
+    hidden = max(read, 4 * attended.beams * attended.heads / rate)
+    projected = max(read, 4 * attended.beams / rate)
+    if attended.kind == "cross":
+        hidden += 4 * attended.beams * dim / source / rate
+        projected += 4 * dim / STEPS / rate
+    return {HIDDEN: hidden, PROJECTED: projected}
+
+
+def cheapest(attended):
+    """``--el-attention auto``: the fastest layout that fits, and of equals the one that keeps least."""
+    device = attended.hidden.device
+    if device.type == "cpu":
+        layout, reason = PROJECTED, "faster on a CPU"
+    else:
+        cost = costs(attended, OPERATIONS_A_BYTE[_has_tensor_cores(attended.hidden)])
+        layout = min(cost, key=cost.get)  # of equals, hidden states
+        reason = ", ".join(f"{name} costs {bytes_:.1f}" for name, bytes_ in cost.items())
+    if layout == PROJECTED and not _fits(attended):
+        layout, reason = HIDDEN, "free memory is short"
+    where = f"{attended.kind}-attention of {attended.heads} heads, {attended.beams} beams, {attended.hidden.dtype}"
+    _explain(f"{where} on {device.type}: {layout}, {reason}")
+    return layout
+
+
+def _has_tensor_cores(hidden):
+    half = hidden.dtype in (torch.float16, torch.bfloat16)
+    return half and torch.cuda.get_device_capability(hidden.device) >= TENSOR_CORES
+
+
+def _fits(attended):
+    if attended.kind != "cross":
+        return True  # twice as much as hidden states, and it grows: fewer sentences a batch is what helps
+    free = free_memory(attended.hidden.device)
+    return free is None or 2 * attended.hidden.nbytes <= SHARE * free
+
+
+@functools.cache
+def _explain(decision):
+    """Log each decision once."""
+    logger.debug("%s", decision)
 
 
 PLANS = {"auto": cheapest, "on": hidden_everywhere}

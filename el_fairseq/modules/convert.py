@@ -8,8 +8,9 @@ from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import nn
 
 from el_fairseq.modules.beams import share_beams, unshare_beams
-from el_fairseq.modules.el_attention import ELMultiheadAttention, hidden_everywhere, why_not
+from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
 from el_fairseq.modules.encoder_attention import EncoderAttention, has_plain_projections
+from el_fairseq.modules.layout import hidden_everywhere
 from el_fairseq.modules.packed_linear import PackedLinear
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 

@@ -4,19 +4,13 @@ import torch
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
+from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended, hidden_everywhere
 from el_fairseq.modules.packed_linear import PackedLinear
 from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 from el_fairseq.ops import el_output, el_query, merge_masks, prompted_attention, shared_kv_attention
 
-HIDDEN = "hidden"  # EL-attention: keys and values are the hidden states themselves
-PROJECTED = "projected"  # projected keys and values, those of a source shared by its beams
 SOFTMAX_DTYPE = torch.float32  # fairseq.utils.softmax, whatever the dtype of the model
-
-
-def hidden_everywhere(kind, device):
-    """The plan that always uses EL-attention (``--el-attention on``)."""
-    return HIDDEN
 
 
 def why_not(attention):
@@ -48,8 +42,8 @@ class ELMultiheadAttention(MultiheadAttention):
     ``[T, B·M, E]``), and keeps nothing; self-attention caches its own inputs, ``[B·M, t, E]``. Where ``plan`` says so,
     projected keys and values are kept instead, those of a source again once a sentence; the result is the same.
 
-    Args: those of ``MultiheadAttention``, and ``plan``, which is called with the kind of attention (``"self"`` or
-    ``"cross"``) and the device when decoding of a batch begins, and returns ``HIDDEN`` or ``PROJECTED``.
+    Args: those of ``MultiheadAttention``, and ``plan``, which is called with an ``Attended`` when decoding of a batch
+    begins, and returns ``HIDDEN`` or ``PROJECTED``.
 
     Raises:
         ValueError: an option that the identities do not cover (see ``why_not``).
@@ -133,13 +127,13 @@ class ELMultiheadAttention(MultiheadAttention):
 
         What is kept of them is kept once a sentence; ``layout`` is their ``PromptLayout``.
         """
-        row_dim = self._row_dim(hidden.device)
+        row_dim = self._row_dim(Attended("prompt", hidden, layout.beams, self.num_heads))
         state = PromptedState(row_dim, self._to_keep(hidden, row_dim).contiguous(), layout)
         self.set_incremental_state(incremental_state, "el_state", state)
 
-    def _row_dim(self, device):
+    def _row_dim(self, attended):
         """Which axis of what self-attention keeps numbers the rows; that tells its layouts apart."""
-        return 0 if self.plan("self", device) == HIDDEN else 1
+        return 0 if self.plan(attended) == HIDDEN else 1
 
     def _to_keep(self, query, row_dim):
         """Inputs ``[T, N, E]`` -> what is kept of them: ``[N, T, E]``, or keys and values ``[2, N, H, T, d]``."""
@@ -152,7 +146,7 @@ class ELMultiheadAttention(MultiheadAttention):
         """The state of this self-attention, with this step in it."""
         state = self.get_incremental_state(incremental_state, "el_state")
         if state is None:
-            state = SelfAttentionState(self._row_dim(query.device))
+            state = SelfAttentionState(self._row_dim(Attended("self", query, 1, self.num_heads)))
             self.set_incremental_state(incremental_state, "el_state", state)
         new = self._to_keep(query, state.cache.row_dim)
         state.append(new, None if key_padding_mask is None else key_padding_mask.bool())
@@ -165,14 +159,15 @@ class ELMultiheadAttention(MultiheadAttention):
         if rows % key.size(1):
             raise ValueError(f"{rows} query rows cannot share {key.size(1)} sources evenly")
         state = self.get_incremental_state(incremental_state, "el_state")
-        # Retained dropout (--retain-dropout) meets the weights of EL-attention in stock's order, and so draws alike.
-        if state is None and (self.plan("cross", key.device) == HIDDEN or self._softmax()["dropout"] is not None):
-            return (key.transpose(0, 1),)
         if state is None:
-            projected = self._heads(self.k_proj(key)), self._heads(self.v_proj(key))
-            state = CrossAttentionState(*projected, beams=rows // key.size(1))
+            beams = rows // key.size(1)
+            state = CrossAttentionState((), beams)
+            # Retained dropout (--retain-dropout) meets EL-attention's weights in stock's order, and so draws alike.
+            drops = self._softmax()["dropout"] is not None
+            if not drops and self.plan(Attended("cross", key, beams, self.num_heads)) == PROJECTED:
+                state.kept = self._heads(self.k_proj(key)), self._heads(self.v_proj(key))
             self.set_incremental_state(incremental_state, "el_state", state)
-        return state.key, state.value
+        return state.kept or (key.transpose(0, 1),)
 
     def _heads(self, x):
         """``[S, B, H·d] -> [B, H, S, d]``, contiguous."""

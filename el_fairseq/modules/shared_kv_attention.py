@@ -181,10 +181,10 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         """Keys and values of the source, computed once."""
         state = self.get_incremental_state(incremental_state, STATE)
         if state is None:
-            keys, values = (x.contiguous() for x in self._project(key, value))
-            state = CrossAttentionState(keys, values, beams=rows // keys.size(0))
+            kept = tuple(x.contiguous() for x in self._project(key, value))
+            state = CrossAttentionState(kept, beams=rows // key.size(1))
             self.set_incremental_state(incremental_state, STATE, state)
-        return state.key, state.value
+        return state.kept
 
     def _append(self, key, value, padding, incremental_state):
         """The state of this self-attention, with these tokens in it."""

@@ -96,22 +96,20 @@ class SelfAttentionState:
 
 
 class CrossAttentionState:
-    """Keys and values of one cross-attention, ``[B, H, S, d]`` or (all heads share them) ``[B, S, d]``.
-
-    They are kept once a sentence, shared by its ``beams`` rows.
+    """What one cross-attention keeps of the source: keys and values, ``[B, H, S, d]`` each or (all heads share them)
+    ``[B, S, d]``; nothing where it reads the encoder output itself. They are kept once a sentence, for its M ``beams``.
     """
 
-    def __init__(self, key, value, beams):
-        self.key, self.value, self.beams = key, value, beams
+    def __init__(self, kept, beams):
+        self.kept, self.beams = kept, beams
 
     def reorder(self, order):
-        sentences = sentences_of_rows(order, self.beams, self.key.size(0))
+        sentences = sentences_of_rows(order, self.beams, self.kept[0].size(0)) if self.kept else None
         if sentences is not None:
-            self.key = self.key.index_select(0, sentences)
-            self.value = self.value.index_select(0, sentences)
+            self.kept = tuple(x.index_select(0, sentences) for x in self.kept)
 
     def tensors(self):
-        return [self.key, self.value]
+        return list(self.kept)
 
 
 def sentences_of_rows(order, beams, sentences):

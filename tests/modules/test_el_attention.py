@@ -6,7 +6,7 @@ from fairseq.modules import MultiheadAttention
 from helpers import assert_close
 
 from el_fairseq.modules import ELMultiheadAttention
-from el_fairseq.modules.el_attention import HIDDEN, PROJECTED
+from el_fairseq.modules.layout import HIDDEN, PROJECTED
 
 PLANS = [HIDDEN, PROJECTED]
 pytestmark = pytest.mark.usefixtures("float64")
@@ -18,7 +18,7 @@ def pair(layout, embed_dim=12, heads=3, seed=0, device="cpu", **options):
     stock = MultiheadAttention(embed_dim, heads, **options).double().eval()
     for parameter in stock.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    ours = ELMultiheadAttention(embed_dim, heads, plan=lambda kind, device: layout, **options).double().eval()
+    ours = ELMultiheadAttention(embed_dim, heads, plan=lambda attended: layout, **options).double().eval()
     ours.load_state_dict(stock.state_dict())
     return stock.to(device), ours.to(device)
 
@@ -113,8 +113,8 @@ def test_hidden_layout_keeps_only_inputs_and_cross_attention_keeps_nothing():
     x, source, state = torch.randn(1, 2, 12).double(), torch.randn(5, 1, 12).double(), {}
     own(x, x, x, incremental_state=state)
     cross(x, source, source, incremental_state=state, static_kv=True)
-    (kept,) = state.values()
-    assert torch.equal(kept.cache.filled, x.transpose(0, 1)) and len(kept.tensors()) == 1
+    kept, nothing = state.values()
+    assert torch.equal(kept.cache.filled, x.transpose(0, 1)) and len(kept.tensors()) == 1 and not nothing.tensors()
 
 
 def test_dropout_while_decoding_is_exact_with_stocks_draws():

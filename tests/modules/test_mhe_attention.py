@@ -198,7 +198,7 @@ def test_the_source_is_kept_once_a_sentence(name, query_len, beams, device):
         for ours, stocks in zip(*outputs):
             assert_close(ours, stocks)
         (state,) = states[0].values()
-        assert state.key.shape == state.value.shape == (len(kept), 63, WIDTH // 3)
+        assert [x.shape for x in state.kept] == 2 * [(len(kept), 63, WIDTH // 3)]
         if step == 1:  # the second sentence leaves
             rows = torch.arange(3 * beams, device=device).view(3, beams)[[0, 2]].flatten()
             kept = kept[[0, 2]]

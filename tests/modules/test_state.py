@@ -70,11 +70,11 @@ def test_padding_appears_when_there_is_some_and_follows_the_rows():
 
 def test_cross_attention_state_follows_sentences():
     key = torch.arange(3.0).view(3, 1, 1, 1)
-    state = CrossAttentionState(key, key + 10, beams=2)
+    state = CrossAttentionState((key, key + 10), beams=2)
     state.reorder(torch.tensor([1, 0, 2, 2, 5, 4]))  # beams change places, sentences do not
-    assert state.key is key
+    assert state.kept[0] is key
     state.reorder(torch.tensor([0, 0, 5, 4]))  # the second sentence leaves
-    assert state.key.flatten().tolist() == [0, 2] and state.value.flatten().tolist() == [10, 12]
+    assert [kept.flatten().tolist() for kept in state.kept] == [[0, 2], [10, 12]]
 
 
 def test_rows_of_one_sentence_stay_together():

@@ -1,0 +1,82 @@
+"""The plan: from what arithmetic and memory traffic cost, and from the memory at hand."""
+
+import logging
+
+import pytest
+import torch
+from helpers import build_model, dictionary
+
+from el_fairseq.generation import plan as module
+from el_fairseq.generation.plan import cheapest, costs
+from el_fairseq.modules.convert import use_el_attention
+from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended
+
+
+def attended(kind, source, beams, heads=8, dim=512, dtype=torch.float32, sentences=2):
+    return Attended(kind, torch.empty(source, sentences, dim, dtype=dtype), beams, heads)
+
+
+@pytest.mark.parametrize("kind", ["self", "prompt", "cross"])
+def test_keys_and_values_on_a_cpu(kind):
+    assert cheapest(attended(kind, 25, 4)) == PROJECTED
+
+
+@pytest.mark.parametrize(
+    "kind, source, beams, rate, expected",
+    [
+        ("cross", 1024, 4, 140, HIDDEN),
+        ("cross", 1024, 1, 140, HIDDEN),
+        ("cross", 1024, 4, 15, PROJECTED),  # without tensor cores
+        ("cross", 8, 4, 140, PROJECTED),  # expanding queries costs more than so short a source
+        ("self", 1, 1, 140, HIDDEN),
+        ("self", 1, 1, 15, PROJECTED),
+        ("prompt", 512, 4, 140, HIDDEN),
+        ("prompt", 512, 4, 15, PROJECTED),
+    ],
+)
+def test_arithmetic_of_gpus(kind, source, beams, rate, expected):
+    """BART-large's attentions; the device is made up, the formula is the one in use."""
+    cost = costs(attended(kind, source, beams, heads=16, dim=1024, dtype=torch.float16), rate)
+    assert min(cost, key=cost.get) == expected
+
+
+def test_costs_are_those_of_the_docstring():
+    cost = costs(attended("cross", 100, 4), rate=10)  # float32
+    assert cost[HIDDEN] == pytest.approx(4 * 4 * 8 / 10 + 4 * 4 * 512 / 100 / 10)
+    assert cost[PROJECTED] == pytest.approx(8 + 4 * 512 / 64 / 10)
+
+
+@pytest.mark.parametrize("free, expected", [(10**9, PROJECTED), (10**6, HIDDEN), (None, PROJECTED)])
+def test_keys_and_values_only_where_they_fit(free, expected, monkeypatch):
+    monkeypatch.setattr(module, "free_memory", lambda device: free)
+    assert cheapest(attended("cross", 25, 4)) == expected
+    assert cheapest(attended("prompt", 25, 4)) == PROJECTED
+
+
+def test_each_decision_is_logged_once(caplog):
+    module._explain.cache_clear()
+    with caplog.at_level(logging.DEBUG, logger=module.__name__):
+        for _ in range(3):
+            cheapest(attended("cross", 25, 4))
+        cheapest(attended("self", 1, 1))
+    assert [record.getMessage() for record in caplog.records] == [
+        "cross-attention of 8 heads, 4 beams, torch.float32 on cpu: projected, faster on a CPU",
+        "self-attention of 8 heads, 1 beams, torch.float32 on cpu: projected, faster on a CPU",
+    ]
+
+
+def test_a_decision_holds_for_the_batch():
+    """Memory that comes or goes meanwhile changes nothing for a batch that has begun."""
+    model, decisions = build_model("transformer", dictionary(12)), []
+
+    def plan(asked):
+        decisions.append(asked.kind)
+        return HIDDEN if len(decisions) % 2 else PROJECTED
+
+    use_el_attention(model, plan)
+    source = torch.tensor([[4, 5, 6, 2]])
+    encoder_out, state = model.encoder(source, torch.tensor([4])), {}
+    tokens = torch.tensor([[2, 5, 6, 7]])
+    for length in range(1, 5):
+        model.decoder(tokens[:, :length], encoder_out=encoder_out, incremental_state=state)
+    assert decisions == ["self", "cross"] * len(model.decoder.layers)
