@@ -52,6 +52,9 @@ def load(corpus, parts, data_dir, out):
         names = {name: url for name, url in corpora.FILES[corpus].items() if name not in unused}
         corpora.obtain(names, folder, out, download=data_dir is None)
         pairs = getattr(corpora, corpus)(folder, parts)
+    for part, texts in pairs.items():
+        if not texts:
+            raise SystemExit(f"{folder}: there is no document of the {part} part of {corpus}")
     return {
         part: [(one_line(document), [one_line(summary) for summary in summaries]) for document, summaries in texts]
         for part, texts in pairs.items()

@@ -39,11 +39,6 @@ def test_training_logs_what_generation_scores(data, tmp_path):
     assert found["rouge1"] > 0
 
 
-@pytest.mark.slow
-def test_without_it_training_logs_none(data, tmp_path):
-    assert validate(data, tmp_path) == {}
-
-
 def test_texts_are_made_as_by_fairseq_generate():
     words = Dictionary()
     tokens = torch.tensor([words.add_symbol(word) for word in ("un@@", "known", "word")] + [words.unk(), words.eos()])
