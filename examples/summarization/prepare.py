@@ -66,18 +66,24 @@ def one_line(text):
 
 
 def own_pieces(texts, out, vocabulary):
-    """``text -> pieces`` of a BPE of ``texts``, and its file ``sentencepiece.bpe.model``."""
+    """``text -> pieces`` of a BPE of ``texts``, and its files sentencepiece.bpe.model and dict.txt.
+
+    What no piece has becomes bytes: nothing is unknown, which fairseq's hub interface could not read.
+    """
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_prefix=str(out / "sentencepiece.bpe"),
         vocab_size=vocabulary,
         model_type="bpe",
         character_coverage=1.0,
+        byte_fallback=True,
         user_defined_symbols=SPEAKERS,
         max_sentence_length=100_000,
         minloglevel=2,
     )
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(out / "sentencepiece.bpe.model"))
+    known = (pieces.id_to_piece(i) for i in range(len(pieces)) if not (pieces.is_control(i) or pieces.is_unknown(i)))
+    write(out / "dict.txt", (f"{piece} 1" for piece in known))
     return lambda text: pieces.encode(text, out_type=str)
 
 

@@ -17,16 +17,14 @@ source "$HERE/options.sh"
 CONFIG="$1" OUT="$2" DATA="${3:-}" PARTS=("${@:4}")
 [[ $# -gt 3 ]] || PARTS=(train valid test)
 set_options "$CONFIG" "$OUT"
-DICTIONARY=(--joined-dictionary)
-[[ $CONFIG == tiny ]] || DICTIONARY=(--srcdict "$OUT/text/gpt2/dict.txt" --tgtdict "$OUT/text/gpt2/dict.txt")
 if [[ ! -f $OUT/bin/dict.target.txt ]]; then
     python "$HERE/prepare.py" "$OUT/text" --corpus "$CORPUS" --parts "${PARTS[@]}" ${DATA:+--data-dir "$DATA"}
     PREFIXES=()
     for part in "${PARTS[@]}"; do
         PREFIXES+=("--${part}pref" "$OUT/text/$part.bpe")
     done
-    fairseq-preprocess -s source -t target "${PREFIXES[@]}" "${DICTIONARY[@]}" --destdir "$OUT/bin.part" --workers 2 \
-        >"$OUT/preprocess.log" 2>&1
+    fairseq-preprocess -s source -t target "${PREFIXES[@]}" --srcdict "$DICTIONARY" --tgtdict "$DICTIONARY" \
+        --destdir "$OUT/bin.part" --workers 2 >"$OUT/preprocess.log" 2>&1
     mv "$OUT/bin.part" "$OUT/bin"
 fi
 echo "prepared: $OUT/bin"

@@ -64,7 +64,7 @@ def dialogues(folder, train, test):
 def test_dialogsum_has_three_summaries_for_a_test_dialogue(prepare, tmp_path):
     (tmp_path / "dialogsum").mkdir()
     rows = dialogues(tmp_path / "dialogsum", 80, 3)
-    lines = prepare(tmp_path / "out", "--corpus", "dialogsum", "--data-dir", tmp_path, "--vocabulary", 200)
+    lines = prepare(tmp_path / "out", "--corpus", "dialogsum", "--data-dir", tmp_path, "--vocabulary", 400)
     assert [len(lines(f"{part}.source")) for part in PARTS] == [30, 50, 3]
     assert lines("valid.target") == [row["summary"] for row in rows["dev"][30:]]
     assert lines("test.source") == [row["dialogue"].replace("\n", " ") for row in rows["test"]]
