@@ -198,7 +198,12 @@ def test_the_small_configuration_runs_and_is_not_made_again(tree):
         return done.stdout + done.stderr
 
     printed = run_script("--updates", "2", "--max-len-b", "12")
-    assert "lossless in float32" in printed and "nrefs:3|" in printed and "trained: out/model.pt" in printed
+    assert (
+        "validation: nll_loss " in printed
+        and "lossless in float32" in printed
+        and "nrefs:3|" in printed
+        and "trained: out/model.pt" in printed
+    )
     rows = [line for line in printed.splitlines() if line.startswith(("| stock", "| el_"))]
     assert len(rows) == 3 and all("| 4 of 4 |" in row for row in rows)
     assert list((tree / "out/tensorboard").iterdir())

@@ -6,7 +6,10 @@ import pytest
 import torch
 from commands import ALL, BART, generate, run
 from fairseq.data import Dictionary
+from fairseq.logging import metrics
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
+
+from el_fairseq.scoring.rouge import MEASURES
 
 ROUGE = "--scoring rouge --rouge-sentences newline --rouge-tokenizer 13a"
 
@@ -39,11 +42,30 @@ def test_training_logs_what_generation_scores(data, tmp_path):
     assert found["rouge1"] > 0
 
 
-def test_texts_are_made_as_by_fairseq_generate():
+class Criterion:
+    @staticmethod
+    def reduce_metrics(logs):
+        """Nothing of its own."""
+
+
+def build_task(**options):
     words = Dictionary()
+    return TASK_REGISTRY["el_translation"](TASK_DATACLASS_REGISTRY["el_translation"](**options), words, words), words
+
+
+@pytest.mark.parametrize("number", [float, torch.tensor], ids=["one process", "summed over processes"])
+def test_batches_count_by_their_texts(number):
+    task, _ = build_task(eval_rouge=True)
+    with metrics.aggregate(new_root=True) as total:
+        for texts, score in ((1, 10.0), (3, 90.0)):
+            sums = {f"_{name}": number(texts * score) for name in MEASURES}
+            task.reduce_metrics([{"_rouge_texts": number(texts), "ntokens": 1, "nsentences": 1, **sums}], Criterion())
+    assert [total.get_smoothed_values()[name] for name in MEASURES] == [70.0] * 4
+
+
+def test_texts_are_made_as_by_fairseq_generate():
+    task, words = build_task(eval_rouge=True, eval_rouge_remove_bpe="@@ ")
     tokens = torch.tensor([words.add_symbol(word) for word in ("un@@", "known", "word")] + [words.unk(), words.eos()])
-    cfg = TASK_DATACLASS_REGISTRY["el_translation"](eval_rouge=True, eval_rouge_remove_bpe="@@ ")
-    task = TASK_REGISTRY["el_translation"](cfg, words, words)
     task._rouge_decoders = []
     assert task._text(tokens) == "unknown word <unk>"
     assert task._text(tokens, escape_unk=True) == "unknown word <<unk>>"
