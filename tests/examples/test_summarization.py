@@ -54,9 +54,10 @@ def dialogues(folder, train, test):
         rows[part] = []
         for i in range(size):
             said = [f"#Person{j % 2 + 1}#: {' '.join(rng.choices(vocabulary, k=9))}." for j in range(4)]
+            said += ["é"] * (part == "test")
             row = {"fname": f"{part}_{i}", "dialogue": "\n".join(said), "topic": "t"}
             keys = ["summary"] if part == "dev" else ["summary1", "summary2", "summary3"]
-            rows[part].append(row | {key: f"#Person1# {key} {' '.join(rng.choices(vocabulary, k=4))}." for key in keys})
+            rows[part].append(row | {key: f"#Person1# {' '.join(rng.choices(vocabulary, k=5))}." for key in keys})
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[part]))
     return rows
 
@@ -73,6 +74,9 @@ def test_dialogsum_has_three_summaries_for_a_test_dialogue(prepare, tmp_path):
     pieces = lines("test.bpe.target")
     assert "".join(pieces[0].split()).replace("\u2581", " ").strip() == rows["test"][0]["summary1"]
     assert "#Person1#" in pieces[0].split()
+    assert lines("test.bpe.source")[0].endswith(" <0xC3> <0xA9>")  # not in the training part
+    words = {word for line in lines("test.bpe.source") + pieces for word in line.split()}
+    assert words <= {line.split(" ")[0] for line in lines("dict.txt")}
 
 
 def test_cnndm_is_in_the_order_of_its_url_lists(corpora, tmp_path):
