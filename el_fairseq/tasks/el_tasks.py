@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from el_fairseq.generation import enable_el_attention
 from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES
+from el_fairseq.tasks.eval_rouge import EvalRouge
 from el_fairseq.tasks.repairs import REPAIRS
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ STOCK_TASKS = (  # those that generate with a SequenceGenerator
     "translation_from_pretrained_xlm",
     "translation_multi_simple_epoch",
 )
+EVALUATION = {"translation": (EvalRouge,)}  # what a twin can do while training validates
 
 
 @dataclass
@@ -111,11 +113,12 @@ def _refuse_shards(shards):
 
 def _register_twin(name):
     stock, config = TASK_REGISTRY[name], TASK_DATACLASS_REGISTRY.get(name)
+    evaluation = EVALUATION.get(name, ())
     if config is not None:
-        own = {"__module__": __name__}
-        config = make_dataclass(f"EL{config.__name__}", [], bases=(ELAttentionConfig, config), namespace=own)
+        own, configs = {"__module__": __name__}, (ELAttentionConfig, *(each.config for each in evaluation), config)
+        config = make_dataclass(f"EL{config.__name__}", [], bases=configs, namespace=own)
     body = {"__doc__": f"``{name}`` with EL-attention.", "__module__": __name__}
-    bases = (ELTaskMixin, *REPAIRS.get(name, ()), stock)
+    bases = (ELTaskMixin, *evaluation, *REPAIRS.get(name, ()), stock)
     twin = register_task(f"el_{name}", dataclass=config)(type(f"EL{stock.__name__}", bases, body))
     globals()[twin.__name__] = twin
 

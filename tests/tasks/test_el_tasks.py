@@ -26,18 +26,21 @@ def build_task(name, **options):
 
 
 @pytest.mark.parametrize("name", STOCK_TASKS)
-def test_the_twin_is_the_stock_task_with_one_more_option(name):
+def test_the_twin_is_the_stock_task_with_more_options(name):
     stock, ours = TASK_REGISTRY[name], TASK_REGISTRY[f"el_{name}"]
+    more = {"el_attention"}
+    if name == "translation":
+        more |= {"eval_rouge", "eval_rouge_args", "eval_rouge_remove_bpe"}
     assert issubclass(ours, stock) and ours.__mro__[1] is ELTaskMixin
     options = []
     for task in (stock, ours):
         parser = argparse.ArgumentParser()
         task.add_args(parser)
         options.append({option for action in parser._actions for option in action.option_strings})
-    assert options[1] - options[0] == {"--el-attention"} and not options[0] - options[1]
+    assert options[1] - options[0] == {f"--{name.replace('_', '-')}" for name in more} and not options[0] - options[1]
     if name in TASK_DATACLASS_REGISTRY:
         fields = [set(TASK_DATACLASS_REGISTRY[task].__dataclass_fields__) for task in (name, f"el_{name}")]
-        assert fields[1] - fields[0] == {"el_attention"} and not fields[0] - fields[1]
+        assert fields[1] - fields[0] == more and not fields[0] - fields[1]
 
 
 @pytest.mark.usefixtures("float64")

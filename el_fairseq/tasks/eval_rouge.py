@@ -1,0 +1,86 @@
+"""``--eval-rouge``: ROUGE of generated texts while training validates, as ``--eval-bleu`` is for BLEU."""
+
+import json
+from argparse import Namespace
+from dataclasses import dataclass, field
+from typing import Optional
+
+from fairseq import utils
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.scoring import build_scorer
+from omegaconf import OmegaConf
+
+from el_fairseq.scoring.rouge import MEASURES
+
+
+@dataclass
+class EvalRougeConfig(FairseqDataclass):
+    """What translation tasks add to their stock twins."""
+
+    eval_rouge: bool = field(
+        default=False,
+        metadata={
+            "help": "generate while validating, and log rouge1, rouge2, rougeL and rougeLsum; with the options of "
+            "--scoring rouge, if that is given, and of --bpe and --tokenizer, as fairseq-generate"
+        },
+    )
+    eval_rouge_args: str = field(
+        default="{}",
+        metadata={"help": 'options of generation for --eval-rouge, as JSON: \'{"beam": 4, "max_len_b": 60}\''},
+    )
+    eval_rouge_remove_bpe: Optional[str] = field(
+        default=None,
+        metadata={"help": "remove BPE before --eval-rouge (--remove-bpe of fairseq-generate)", "argparse_const": "@@ "},
+    )
+
+
+class EvalRouge:
+    """A base of the ``el_`` twin of ``TranslationTask``, whose configuration has ``config`` as a base."""
+
+    config = EvalRougeConfig
+
+    def build_model(self, cfg, from_checkpoint=False):
+        model = super().build_model(cfg, from_checkpoint)
+        if self.cfg.eval_rouge:
+            self._rouge_generator = self.build_generator([model], Namespace(**json.loads(self.cfg.eval_rouge_args)))
+            self._rouge_decoders = None
+        return model
+
+    def valid_step(self, sample, model, criterion):
+        """As stock; with ``--eval-rouge`` the log also has the sums of ROUGE over the batch, and its texts' number."""
+        loss, sample_size, log = super().valid_step(sample, model, criterion)
+        if self.cfg.eval_rouge:
+            scorer = self._rouge_scorer(self._rouge_generator, sample, model)
+            log["_rouge_texts"] = scorer.texts
+            log.update({f"_{measure}": total for measure, total in scorer.sums.items()})
+        return loss, sample_size, log
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        """As stock, and the means of ROUGE."""
+        super().reduce_metrics(logging_outputs, criterion)
+        texts = sum(log.get("_rouge_texts", 0) for log in logging_outputs)
+        if texts > 0:
+            for measure in MEASURES:
+                total = sum(log[f"_{measure}"] for log in logging_outputs)
+                metrics.log_scalar(measure, total / texts, texts, round=2)
+
+    def _rouge_scorer(self, generator, sample, model):
+        """A scorer that holds the texts of ``sample``."""
+        command = self.cfg._get_parent() if OmegaConf.is_config(self.cfg) else None
+        chosen = OmegaConf.select(command, "scoring._name") if command is not None else None
+        scorer = build_scorer(command.scoring if chosen == "rouge" else "rouge", self.target_dictionary)
+        if self._rouge_decoders is None and command is not None:
+            self._rouge_decoders = [self.build_bpe(command.bpe), self.build_tokenizer(command.tokenizer)]
+        hypotheses = self.inference_step(generator, [model], sample)
+        for target, (best, *_) in zip(sample["target"], hypotheses):
+            reference = utils.strip_pad(target, self.target_dictionary.pad())
+            scorer.add_string(self._text(reference, escape_unk=True), self._text(best["tokens"]))
+        return scorer
+
+    def _text(self, tokens, escape_unk=False):
+        remove = self.cfg.eval_rouge_remove_bpe
+        text = self.target_dictionary.string(tokens.int().cpu(), remove, escape_unk=escape_unk)
+        for decoder in self._rouge_decoders or ():
+            text = text if decoder is None else decoder.decode(text)
+        return text

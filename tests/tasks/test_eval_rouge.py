@@ -1,0 +1,71 @@
+"""``--eval-rouge``: what training logs is what fairseq-generate says of the same checkpoint."""
+
+import re
+
+import pytest
+import torch
+from commands import ALL, BART, generate, run
+from fairseq.data import Dictionary
+from fairseq.logging import metrics
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
+
+from el_fairseq.scoring.rouge import MEASURES
+
+ROUGE = "--scoring rouge --rouge-sentences newline --rouge-tokenizer 13a"
+
+
+def validate(data, folder, *options):
+    """Train for moments and validate; returns the last validation's ``{measure: value}``."""
+    log = run(
+        "fairseq-train",
+        f"{data} --user-dir el_fairseq --task el_translation --save-dir {folder} --optimizer adam --lr 0.005 --seed 2",
+        f"--max-tokens 800 --max-update 20 --no-epoch-checkpoints --log-format simple --max-tokens-valid 200 {ALL}",
+        BART,
+        *options,
+    )
+    (line,) = (line for line in log.splitlines() if re.search(r"valid on 'valid' subset.*num_updates 20\b", line))
+    return {name: float(value) for name, value in re.findall(r"\| (\w*rouge\w+) ([\d.]+)", line)}
+
+
+@pytest.mark.slow
+def test_training_logs_what_generation_scores(data, tmp_path):
+    found = validate(
+        data,
+        tmp_path,
+        f"""--eval-rouge --eval-rouge-args {{"beam":2,"max_len_b":20}} {ROUGE}""",
+        "--best-checkpoint-metric rougeL --maximize-best-checkpoint-metric",
+    )
+    output = generate(data, tmp_path / "checkpoint_last.pt", f"--gen-subset valid --beam 2 {ROUGE}")
+    (scored,) = (line for line in output.splitlines() if line.startswith("Generate valid with beam=2: ROUGE-1"))
+    expected = [float(score) for score in re.findall(r" = ([\d.]+)", scored)]
+    assert [found[name] for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")] == pytest.approx(expected, abs=0.011)
+    assert found["rouge1"] > 0
+
+
+class Criterion:
+    @staticmethod
+    def reduce_metrics(logs):
+        """Nothing of its own."""
+
+
+def build_task(**options):
+    words = Dictionary()
+    return TASK_REGISTRY["el_translation"](TASK_DATACLASS_REGISTRY["el_translation"](**options), words, words), words
+
+
+@pytest.mark.parametrize("number", [float, torch.tensor], ids=["one process", "summed over processes"])
+def test_batches_count_by_their_texts(number):
+    task, _ = build_task(eval_rouge=True)
+    with metrics.aggregate(new_root=True) as total:
+        for texts, score in ((1, 10.0), (3, 90.0)):
+            sums = {f"_{name}": number(texts * score) for name in MEASURES}
+            task.reduce_metrics([{"_rouge_texts": number(texts), "ntokens": 1, "nsentences": 1, **sums}], Criterion())
+    assert [total.get_smoothed_values()[name] for name in MEASURES] == [70.0] * 4
+
+
+def test_texts_are_made_as_by_fairseq_generate():
+    task, words = build_task(eval_rouge=True, eval_rouge_remove_bpe="@@ ")
+    tokens = torch.tensor([words.add_symbol(word) for word in ("un@@", "known", "word")] + [words.unk(), words.eos()])
+    task._rouge_decoders = []
+    assert task._text(tokens) == "unknown word <unk>"
+    assert task._text(tokens, escape_unk=True) == "unknown word <<unk>>"
