@@ -83,7 +83,7 @@ class ELSequenceGenerator(SequenceGenerator):
             if prompts is not None:
                 prompts.reorder(order, sentence_left)
             else:
-                self._reorder(states, order)
+                self._reorder(states, order, sentence_left)
             if sentence_left:
                 encoder_outs = self.model.reorder_encoder_out(encoder_outs, order)
         without = int((finished.count == 0).sum())
@@ -92,12 +92,13 @@ class ELSequenceGenerator(SequenceGenerator):
             logger.warning(message, max_len, without, bsz)
         return finished.to_lists(trace.follow(finished))
 
-    def _reorder(self, states, order):
+    def _reorder(self, states, order, sentence_left):
         """Let the decoder state follow the beams; no search through the modules where all of it is ours."""
         for model, state in zip(self.model.models, states):
             if all(isinstance(kept, (SelfAttentionState, CrossAttentionState)) for kept in state.values()):
                 for kept in state.values():
-                    kept.reorder(order)
+                    if sentence_left or isinstance(kept, SelfAttentionState):  # what beams share stays otherwise
+                        kept.reorder(order)
             elif self.model.has_incremental_states():
                 model.decoder.reorder_incremental_state_scripting(state, order)
 

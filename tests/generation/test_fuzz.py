@@ -8,6 +8,8 @@ from random_cases import random_case
 from random_searches import STRATEGIES
 
 from el_fairseq import disable_el_attention, enable_el_attention
+from el_fairseq.modules.convert import use_el_attention
+from el_fairseq.modules.layout import HIDDEN, PROJECTED
 
 CASES = 200
 
@@ -20,6 +22,9 @@ def test_every_way_in_gives_stocks_output(seed, device):
     expected = on_cpu(case.stock([model]))
     for mode in ("on", "auto", "off"):
         enable_el_attention(model, mode)
+        case.assert_same(case.ours([model]), expected)
+    for layouts in ((HIDDEN, PROJECTED), (PROJECTED, HIDDEN)):  # of self- and of cross-attention; equal ones are above
+        use_el_attention(model, lambda attended, layouts=layouts: layouts[attended.kind == "cross"])
         case.assert_same(case.ours([model]), expected)
     # The el_ architecture from the same weights, under stock's own generator.
     disable_el_attention(model)
