@@ -24,5 +24,6 @@ set_options() {
             ;;
     esac
     MODEL+=(--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --optimizer adam --adam-betas '(0.9, 0.98)'
-        --lr-scheduler inverse_sqrt --clip-norm 1.0 --seed 1 --no-epoch-checkpoints --log-format simple --log-interval 50)
+        --lr-scheduler inverse_sqrt --clip-norm 1.0 --required-batch-size-multiple 1 --seed 1 --no-epoch-checkpoints
+        --log-format simple --log-interval 50)
 }

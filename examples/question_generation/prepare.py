@@ -90,7 +90,7 @@ def main():
     parser.add_argument(
         "--data-dir",
         type=Path,
-        help="folder with src-dev.txt, tgt-dev.txt, ..., or with a folder question_generation that has them (default: download)",
+        help="folder with src-dev.txt, tgt-dev.txt, ..., or whose question_generation/ has them (default: download)",
     )
     parser.add_argument("--train-on", choices=["train", "dev"], default="train", help="published part to train on")
     parser.add_argument("--vocabulary", type=int, default=30522, help="entries of the dictionary (default: 30522)")
