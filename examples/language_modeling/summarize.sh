@@ -97,13 +97,22 @@ generate on el_language_modeling --el-attention on
 
 echo
 if ! python "$HERE/summaries.py" "$MODEL" "stock=$OUT/generate.stock" "el_language_modeling (auto)=$OUT/generate.auto" \
-    "el_language_modeling --el-attention on=$OUT/generate.on" --summaries "$OUT/summaries.txt"; then
+    "el_language_modeling --el-attention on=$OUT/generate.on" --summaries "$OUT/summaries.txt" | tee "$OUT/table"; then
     echo "Some hypotheses differ. Are they ties that rounding broke?"
     for mode in auto on; do
         python scripts/check_lossless.py "${INPUT[@]}" "${SEARCH[@]}" --task language_modeling --el-attention "$mode" \
             2>"$OUT/check_lossless.log"
     done
 fi
+{
+    echo "command: fairseq-generate $(printf '%q ' "${INPUT[@]}" --task el_language_modeling "${SEARCH[@]}")--nbest 4"
+    echo "commit: $(git rev-parse HEAD 2>/dev/null || echo unknown)"
+    python -c 'import torch, os; print("torch:", torch.__version__, "cuda:", torch.cuda.is_available(), "cores:", os.cpu_count())'
+    for run in stock auto on; do
+        sed -nE "s/.* \| (Translated .*|decoder state: .*)/$run: \1/p" "$OUT/generate.$run"
+    done
+    cat "$OUT/table"
+} >"$OUT/summary.log"
 echo
 if [[ $CONFIG == tiny ]]; then
     echo "The summaries are meaningless, for the model is tiny: only identity, seconds and decoder state are shown."
