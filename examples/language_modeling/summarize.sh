@@ -109,7 +109,7 @@ fi
     echo "commit: $(git rev-parse HEAD 2>/dev/null || echo unknown)"
     python -c 'import torch, os; print("torch:", torch.__version__, "cuda:", torch.cuda.is_available(), "cores:", os.cpu_count())'
     for run in stock auto on; do
-        sed -nE "s/.* \| (Translated .*|decoder state: .*)/$run: \1/p" "$OUT/generate.$run"
+        sed -nE "s/.*(Translated [0-9].*|decoder state: .*)/$run: \1/p" "$OUT/generate.$run"
     done
     cat "$OUT/table"
 } >"$OUT/summary.log"
