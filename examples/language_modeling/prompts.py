@@ -5,9 +5,12 @@ GPT2-FOLDER is what convert_hf_gpt2.py wrote. OUT is ready for fairseq-preproces
 """
 
 import argparse
+import logging
 from pathlib import Path
 
-from fairseq.data.encoders.gpt2_bpe import GPT2BPE, GPT2BPEConfig
+logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)  # it asks for tensorboardX when imported
+
+from fairseq.data.encoders.gpt2_bpe import GPT2BPE, GPT2BPEConfig  # noqa: E402
 
 ASK = " TL;DR:"
 

@@ -7,7 +7,8 @@ usage() {
     cat <<'HELP'
 usage: examples/language_modeling/summarize.sh --config full --model GPT2-FOLDER --data-dir DIR [--tokens N] [OUT]
                                                [-- FAIRSEQ-GENERATE OPTIONS...]
-       examples/language_modeling/summarize.sh --config tiny --data-dir DIR [--text-dir DIR] [--tokens N] [OUT] [-- ...]
+       examples/language_modeling/summarize.sh --config tiny --data-dir DIR [--text-dir DIR] [--updates N] [--tokens N]
+                                               [OUT] [-- FAIRSEQ-GENERATE OPTIONS...]
 
 Cuts articles to fit, puts " TL;DR:" behind them, and lets GPT-2 go on for up to 100 tokens, beam 4: with the stock task
 and with EL-attention (auto, on). Prints identical hypotheses, seconds and decoder state, and writes the summaries.
@@ -17,12 +18,13 @@ and with EL-attention (auto, on). Prints identical hypotheses, seconds and decod
                 meaningless; it shows identity, seconds and decoder state (about 10 minutes on 2 cores)
 --data-dir      has the articles, one a line, in one file test*.source
 --text-dir      has WikiText-2's valid.txt and test.txt; without it they are downloaded
+--updates       how long that model is trained (default: 120)
 --tokens        the longest prompt (default: 512); with the summary it has to fit into the model's positions
 OUT             gets everything (default: results/tldr-CONFIG); what it has is not made again with the same options
 HELP
 }
 
-CONFIG='' MODEL='' ARTICLES='' TEXT=() TOKENS=512 OUT=''
+CONFIG='' MODEL='' ARTICLES='' TEXT=() UPDATES=120 TOKENS=512 OUT=''
 while (($#)); do
     case "$1" in
         --help) usage && exit 0 ;;
@@ -30,6 +32,7 @@ while (($#)); do
         --model) MODEL="${2:?--model needs a value}" && shift ;;
         --data-dir) ARTICLES="${2:?--data-dir needs a value}" && shift ;;
         --text-dir) TEXT=(--data-dir "${2:?--text-dir needs a value}") && shift ;;
+        --updates) UPDATES="${2:?--updates needs a value}" && shift ;;
         --tokens) TOKENS="${2:?--tokens needs a value}" && shift ;;
         --) shift && break ;;
         -*) echo "summarize.sh: there is no option $1 (--help lists them)" >&2 && exit 2 ;;
@@ -46,7 +49,7 @@ source "$HERE/../../scripts/environment.sh"
 
 # A small GPT-2 in MODEL, with the files that convert_hf_gpt2.py writes.
 train_tiny() {
-    python "$HERE/prepare.py" "$OUT/text" --train valid "${TEXT[@]}"
+    [[ -f $OUT/text/train ]] || python "$HERE/prepare.py" "$OUT/text" --train valid "${TEXT[@]}"
     python "$HERE/tiny_bpe.py" "$OUT/text/train" "$MODEL"
     python -m fairseq.examples.roberta.multiprocessing_bpe_encoder --encoder-json "$MODEL/vocab.json" \
         --vocab-bpe "$MODEL/merges.txt" --inputs "$OUT/text/train" --outputs "$OUT/text/train.bpe" --keep-empty \
@@ -57,10 +60,10 @@ train_tiny() {
         --decoder-layers 4 --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --decoder-attention-heads 4 \
         --decoder-learned-pos --no-scale-embedding --share-decoder-input-output-embed --activation-fn gelu_accurate \
         --tokens-per-sample 1024 --max-target-positions 1024 --optimizer adam --adam-betas '(0.9, 0.98)' \
-        --clip-norm 1.0 --lr 0.003 --lr-scheduler inverse_sqrt --warmup-updates 50 --max-tokens 2048 --max-update 120 \
-        --seed 1 --disable-validation --no-epoch-checkpoints --save-dir "$OUT/checkpoints" \
+        --clip-norm 1.0 --lr 0.003 --lr-scheduler inverse_sqrt --warmup-updates 50 --max-tokens 2048 \
+        --max-update "$UPDATES" --seed 1 --disable-validation --no-epoch-checkpoints --save-dir "$OUT/checkpoints" \
         --tensorboard-logdir "$OUT/tensorboard" --log-format simple --log-interval 20 2>&1 | tee -a "$OUT/train.log" |
-        sed -unE 's/.* train_inner \|.* ppl=([0-9.e+]+),.* num_updates=([0-9]+),.*/update \2 of 120, perplexity \1/p'
+        sed -unE 's/.* train_inner \|.* ppl=([0-9.e+]+),.* num_updates=([0-9]+),.*/update \2, perplexity \1/p'
     cp "$OUT/checkpoints/checkpoint_last.pt" "$MODEL/model.part"
     mv "$MODEL/model.part" "$MODEL/model.pt"
 }

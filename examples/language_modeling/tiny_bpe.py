@@ -7,7 +7,6 @@ OUT-FOLDER gets vocab.json and merges.txt, for --bpe gpt2, and dict.txt, in whic
 import argparse
 from pathlib import Path
 
-from fairseq.data import Dictionary
 from tokenizers import ByteLevelBPETokenizer
 
 
@@ -21,11 +20,9 @@ def main():
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train(str(args.text), vocab_size=args.size, show_progress=False)
     tokenizer.save_model(str(args.out))
-    dictionary = Dictionary()
-    for number in range(tokenizer.get_vocab_size()):
-        dictionary.add_symbol(str(number))
-    dictionary.save(str(args.out / "dict.txt"))
-    print(f"wrote {args.out}: {tokenizer.get_vocab_size():,} tokens")
+    size = tokenizer.get_vocab_size()
+    (args.out / "dict.txt").write_text("".join(f"{number} 1\n" for number in range(size)))
+    print(f"wrote {args.out}: {size:,} tokens")
 
 
 if __name__ == "__main__":
