@@ -11,7 +11,7 @@ usage: examples/language_modeling/compare.sh [--config small|full] [--corpus COR
 Trains a language model for each attention variant and prints their perplexities on the test part, with their parameters.
 
 --config small  3 layers of width 128, on wikitext-2-valid: the validation part of WikiText-2 as training text (default;
-                about 16 minutes on 2 cores for mha, mhe-mul, mhe-add, mqa and sha)
+                21 minutes of training on 2 cores for mha, mhe-mul, mhe-add, mqa and sha)
 --config full   the shape of GPT-2 small (transformer_lm_gpt) on wikitext-103, as fairseq's example trains its language
                 model, 50,000 updates: mha (which is stock) and mhe-mul; needs a GPU
 --corpus        another corpus: wikitext-2-valid, wikitext-2, wikitext-103, ptb
