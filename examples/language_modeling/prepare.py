@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Text for language models, one paragraph or sentence a line, ready for fairseq-preprocess --only-source.
 
-Corpora: wikitext-2, ptb, wikitext-103. Downloaded from a public source, or taken from --data-dir. --train valid trains
-on the validation part, for a run of minutes: it is then split, its last tenth validates.
+Corpora: wikitext-2, ptb, wikitext-103. Downloaded from a public source, or taken from --data-dir. Checksums are
+compared with those that stand here; of a file that has none, the first is kept in OUT/sha256 and compared from then on.
+--train valid trains on the validation part, for a run of minutes: it is then split, its last tenth validates.
 """
 
 import argparse
@@ -19,6 +20,7 @@ SOURCES = {  # of each part, {} stands for its name; or an archive and where the
     "wikitext-103": "https://wikitext.smerity.com/wikitext-103-v1.zip",
 }
 ARCHIVED = "wikitext-103/wiki.{}.tokens"
+EXTRACTED = "wiki.{}.tokens"  # what an archive calls a part
 SHA256 = {
     "wikitext-2/test": "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
     "wikitext-2/valid": "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
@@ -37,37 +39,56 @@ def fetch(corpus, part, folder):
         urllib.request.urlretrieve(url, partial)
         partial.rename(target)
     if target.suffix == ".zip":
+        partial = folder / f"{part}.part"
         with zipfile.ZipFile(target) as archive:
-            (folder / f"{part}.txt").write_bytes(archive.read(ARCHIVED.format(part)))
+            partial.write_bytes(archive.read(ARCHIVED.format(part)))
+        partial.rename(folder / f"{part}.txt")
 
 
-def lines_of(corpus, part, folder, download):
-    """The lines of one part; its checksum is compared where one is known, and printed where not."""
-    path = folder / f"{part}.txt"
-    if not path.exists() and download:
-        fetch(corpus, part, folder)
-    if not path.exists():
-        raise SystemExit(f"--data-dir {folder}: there is no {part}.txt")
-    found, known = hashlib.sha256(path.read_bytes()).hexdigest(), SHA256.get(f"{corpus}/{part}")
+def check(path, name, recorded):
+    """Compare the checksum of ``path`` with the one known by ``name``, or else with the one in the file ``recorded``.
+
+    The first checksum of a name that has none is written there. SystemExit where they differ.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    lines = recorded.read_text().splitlines() if recorded.exists() else []
+    known = SHA256.get(name) or dict(line.split()[::-1] for line in lines).get(name)
     if known is None:
-        print(f"{path}: SHA-256 {found} (no checksum to compare it with is recorded here)")
+        recorded.write_text("".join(f"{line}\n" for line in [*lines, f"{found}  {name}"]))
+        print(f"{path}: SHA-256 {found}, kept in {recorded} to compare the next time with")
     elif found != known:
         raise SystemExit(f"{path}: SHA-256 is {found}, not {known}; remove it and fetch it again")
-    return path.read_text().splitlines()
+
+
+def lines_of(corpus, part, folder, download, recorded):
+    """The lines of one part, whose checksum is compared (``check``)."""
+    path, extracted = folder / f"{part}.txt", folder / EXTRACTED.format(part)
+    if download and not path.exists():
+        fetch(corpus, part, folder)
+    elif extracted.exists():
+        path = extracted
+    if not path.exists():
+        raise SystemExit(f"--data-dir {folder}: there is no {path.name} (nor {extracted.name})")
+    check(path, f"{corpus}/{part}", recorded)
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write train, valid and test to")
     parser.add_argument("--corpus", choices=list(SOURCES), default="wikitext-2", help="default: wikitext-2")
-    parser.add_argument("--data-dir", type=Path, help="folder with train.txt, valid.txt, test.txt (default: download)")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder with train.txt (or wiki.train.tokens) etc. (default: download)"
+    )
     parser.add_argument("--train", choices=["train", "valid"], default="train", help="which part to train on")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     raw = args.data_dir or args.out / "raw"
     raw.mkdir(exist_ok=True)
     needed = [part for part in PARTS if part != "train" or args.train == "train"]
-    text = {part: lines_of(args.corpus, part, raw, download=args.data_dir is None) for part in needed}
+    download, recorded = args.data_dir is None, args.out / "sha256"
+    text = {part: lines_of(args.corpus, part, raw, download, recorded) for part in needed}
     if args.train == "valid":
         cut = len(text["valid"]) * 9 // 10
         text["train"], text["valid"] = text["valid"][:cut], text["valid"][cut:]

@@ -9,7 +9,7 @@ VARIANTS = ["mha", "mhe-mul", "mhe-add", "mqa", "sha"]
 PATTERNS = {
     "attention": r"attention variant .*: ([\d,]+) parameters in",
     "all": r"\(num\. trained: ([\d,]+)\)",
-    "training": r"(?s).*train \| epoch .*? ppl ([\d.]+)",  # the last epoch
+    "training": r"(?s).*train \| epoch .*? ppl ([\d.e+]+)",  # the last epoch
     "perplexity": r"Perplexity: ([\d.]+)",
 }
 

@@ -15,6 +15,7 @@ OUT="${1:-results/multi30k}"
 mkdir -p "$OUT"
 if [[ ! -f $OUT/bin/dict.de.txt ]]; then
     python examples/translation/prepare.py "$OUT/text" ${2:+--data-dir "$2"} ${3:+--corpus "$3"}
+    rm -rf "$OUT/bin.part"
     fairseq-preprocess -s en -t de --trainpref "$OUT/text/train" --validpref "$OUT/text/valid" \
         --testpref "$OUT/text/test" --destdir "$OUT/bin.part" --joined-dictionary --workers 2 >"$OUT/preprocess.log" 2>&1
     mv "$OUT/bin.part" "$OUT/bin"

@@ -1,16 +1,31 @@
-"""The scripts of the examples as modules; a random GPT-2, converted."""
+"""The scripts of the examples as modules and as commands; a random GPT-2, converted."""
 
 import functools
 import importlib.util
+import os
+import shutil
+import subprocess
 import sys
+import threading
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from commands import BIN, ENTRIES, ROOT, fork
 from random_gpt2 import END, NEVER, SIZES, TOKENS, random_gpt2, write_vocabulary
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+STAND_IN = """#!{python} -ES
+import sys
+from multiprocessing.connection import Client
+with Client({address!r}) as server:
+    server.send((sys.argv[0].rpartition("/")[2], sys.argv[1:]))
+    status, output = server.recv()
+print(output, end="")
+sys.exit(status)
+"""
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +39,48 @@ def load():
         return module
 
     return get
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """``shell("language_modeling/compare.sh", *arguments)``: run a script that must succeed; returns what it prints.
+
+    It runs in copies of examples/ and scripts/ whose environment.sh installs nothing. fairseq's commands are forks of
+    the process that has imported it.
+    """
+    for folder in ("examples", "scripts"):
+        shutil.copytree(ROOT / folder, tmp_path / "copy" / folder)
+    bin_folder, address = tmp_path / "copy/bin", str(tmp_path / "socket")
+    bin_folder.mkdir()
+    for name in ENTRIES:
+        (bin_folder / name).write_text(STAND_IN.format(python=sys.executable, address=address))
+        (bin_folder / name).chmod(0o755)
+    environment = f'set -euo pipefail\ncd "{ROOT}"\nexport PATH="{bin_folder}:{BIN}:$PATH"\n'
+    (tmp_path / "copy/scripts/environment.sh").write_text(environment)
+    with Listener(address) as listener:
+        threading.Thread(target=_serve, args=(listener, tmp_path / "output"), daemon=True).start()
+
+        def run_script(script, *arguments):
+            command = ["bash", tmp_path / "copy/examples" / script, *map(str, arguments)]
+            both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            done = subprocess.run(command, **both, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+            assert done.returncode == 0, done.stdout[-8000:]
+            return done.stdout
+
+        yield run_script
+        with Client(address) as client:
+            client.send((None, []))
+
+
+def _serve(listener, output):
+    """Run the commands that the stand-ins ask for, until None is asked for."""
+    while True:
+        with listener.accept() as client:
+            command, arguments = client.recv()
+            if command is None:
+                return
+            output.write_text("")
+            client.send((fork(command, arguments, os.devnull, output, ROOT), output.read_text()))
 
 
 @pytest.fixture(scope="session")
