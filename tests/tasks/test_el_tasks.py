@@ -17,6 +17,7 @@ from el_fairseq.tasks.el_tasks import STOCK_TASKS, ELTaskMixin
 TASKS = ["translation", "denoising"]
 WORDS = dictionary(12)
 SAMPLE = batch(WORDS, [12, 7, 5, 3])
+OPTIONS = {"--el-attention": "el_attention", "--el-max-tokens": "el_max_tokens", "--el-tensorboard": "el_tensorboard"}
 
 
 def build_task(name, **options):
@@ -26,7 +27,7 @@ def build_task(name, **options):
 
 
 @pytest.mark.parametrize("name", STOCK_TASKS)
-def test_the_twin_is_the_stock_task_with_one_more_option(name):
+def test_the_twin_is_the_stock_task_with_our_options(name):
     stock, ours = TASK_REGISTRY[name], TASK_REGISTRY[f"el_{name}"]
     assert issubclass(ours, stock) and ours.__mro__[1] is ELTaskMixin
     options = []
@@ -34,10 +35,10 @@ def test_the_twin_is_the_stock_task_with_one_more_option(name):
         parser = argparse.ArgumentParser()
         task.add_args(parser)
         options.append({option for action in parser._actions for option in action.option_strings})
-    assert options[1] - options[0] == {"--el-attention"} and not options[0] - options[1]
+    assert options[1] - options[0] == set(OPTIONS) and not options[0] - options[1]
     if name in TASK_DATACLASS_REGISTRY:
         fields = [set(TASK_DATACLASS_REGISTRY[task].__dataclass_fields__) for task in (name, f"el_{name}")]
-        assert fields[1] - fields[0] == {"el_attention"} and not fields[0] - fields[1]
+        assert fields[1] - fields[0] == set(OPTIONS.values()) and not fields[0] - fields[1]
 
 
 @pytest.mark.usefixtures("float64")
