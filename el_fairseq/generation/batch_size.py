@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import torch
 from fairseq.models import FairseqLanguageModel
+from fairseq.models.transformer import TransformerEncoderBase
 
 from el_fairseq.generation.enable import models_of
 from el_fairseq.generation.free_memory import free_memory
@@ -74,6 +75,8 @@ class Need:
             reason = why_foreign(getattr(model, "decoder", None))
             if reason is not None:
                 raise ValueError(reason)
+            if not isinstance(model, FairseqLanguageModel) and not isinstance(model.encoder, TransformerEncoderBase):
+                raise ValueError(f"{type(model.encoder).__name__} is not a Transformer encoder of text")
         self.models, self.layout, self.search = models, layout, search
         self.item = item or next(models[0].parameters()).element_size()
         self.vocabulary = models[0].decoder.output_projection.out_features
@@ -187,7 +190,7 @@ def automatic_limits(models, mode, command, dataset):
         return None
     if device.type == "cpu":
         free //= command.distributed_training.distributed_world_size
-    lengths = [int(dataset.num_tokens(i)) for i in range(len(dataset))]
+    lengths = [int(dataset.num_tokens(i)) for i in dataset.ordered_indices()]
     tokens, sentences = batch_limits(need, lengths, free)
     logger.info(
         "--el-max-tokens auto: at most %d tokens and %d sentences a batch; %.0f MiB are free, the longest sentence "

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Optional
+from weakref import WeakSet
 
 import torch
 from fairseq import utils
@@ -99,16 +100,17 @@ class ELTaskMixin:
         return generator
 
     def build_model(self, *args, **kwargs):
-        """As stock; the task remembers its models, whose batches may be made to fit into memory."""
+        """As stock; the task remembers its models while they live, for ``--el-max-tokens auto``."""
         model = super().build_model(*args, **kwargs)
-        self.built = [*getattr(self, "built", []), model]
+        self._built = getattr(self, "_built", None) or WeakSet()
+        self._built.add(model)
         return model
 
     def get_batch_iterator(self, dataset, max_tokens=None, max_sentences=None, *rest, **kwargs):
         """As stock; with ``--el-max-tokens auto`` a command that generates limits its batches by the free memory."""
         command = _command_of(self._options)
         if command is not None and str(self._options.el_max_tokens) == "auto":
-            limits = automatic_limits(self.built, str(self._options.el_attention), command, dataset)
+            limits = automatic_limits(list(self._built), str(self._options.el_attention), command, dataset)
             if limits is not None:
                 max_tokens, max_sentences = limits[0], min(limits[1], max_sentences or limits[1])
         return super().get_batch_iterator(dataset, max_tokens, max_sentences, *rest, **kwargs)
