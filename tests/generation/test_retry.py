@@ -19,7 +19,7 @@ from el_fairseq.generation.retry import BatchSplitter, is_out_of_memory, rows_of
 
 WORDS = dictionary(30)
 ON_CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."
-CASES = 24
+CASES = 16
 
 
 class LittleMemory:
