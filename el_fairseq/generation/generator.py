@@ -3,6 +3,7 @@
 import logging
 import math
 import weakref
+from functools import partial
 
 import torch
 from fairseq.search import BeamSearch
@@ -11,6 +12,9 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.prompt import Prompts, prompt_lengths, why_step_by_step
+from el_fairseq.generation.retry import MAX_LEN, BatchSplitter
+from el_fairseq.generation.source import source_and_lengths
+from el_fairseq.generation.watch import Watch
 from el_fairseq.modules.ngram_block import NGramBlock
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 
@@ -22,7 +26,8 @@ class ELSequenceGenerator(SequenceGenerator):
 
     The encoder output is ordered anew only when a sentence leaves the batch, hypotheses are assembled once a batch, on
     the CPU, and ``no_repeat_ngram_size`` blocks with or without fairseq's CUDA extension. Models decode as they are:
-    ``enable_el_attention`` decides how. ``self.meter`` knows the peak of the decoder state and logs it at the end.
+    ``enable_el_attention`` decides how. ``self.meter`` knows the peak of the decoder state, ``self.watch`` the speed
+    and the peak of all memory; both are logged at the end.
     """
 
     def __init__(self, models, tgt_dict, **kwargs):
@@ -43,13 +48,23 @@ class ELSequenceGenerator(SequenceGenerator):
             self.repeat_ngram_blocker = NGramBlock(self.repeat_ngram_blocker.no_repeat_ngram_size)
         self._step_by_step = None  # why prompts are consumed so, once it was logged
         self.meter = StateMeter(self.model.models, self.beam_size)
-        weakref.finalize(self, self.meter.report)  # when the generator goes, or else when Python exits
+        self.splitter = BatchSplitter()
+        self.watch = Watch(self.meter)
+        weakref.finalize(self, self.watch.report)  # when the generator goes, or else when Python exits
+
+    def generate(self, models, sample, **kwargs):
+        """As stock; a batch for which memory does not suffice is split (``retry.py``)."""
+        return self._watched(partial(super().generate, models), sample, kwargs)
+
+    def _watched(self, generate, sample, given):
+        with self.watch.batch(sample) as done:
+            return done(self.splitter.generate(generate, self, sample, given))
 
     def _generate(self, sample, prefix_tokens=None, constraints=None, bos_token=None):
         """Generate for one batch; arguments and result as ``SequenceGenerator.generate``, with tensors on the CPU."""
-        source, src_lengths = _source_and_lengths(sample["net_input"], self.eos, self.pad)
+        source, src_lengths = source_and_lengths(sample["net_input"], self.eos, self.pad)
         bsz, src_len = source.shape[:2]
-        max_len = self._max_len(src_len, src_lengths)
+        max_len = sample[MAX_LEN] if MAX_LEN in sample else self.max_len_for(src_len, src_lengths)
         if constraints is not None and not self.search.supports_constraints:
             raise ValueError(f"--constraints: {type(self.search).__name__} does not support them")
         self.search.init_constraints(constraints, self.beam_size)
@@ -126,7 +141,8 @@ class ELSequenceGenerator(SequenceGenerator):
             live.start_behind(common, scores.nan_to_num_(nan=-math.inf, neginf=-math.inf))
         return prompts
 
-    def _max_len(self, src_len, src_lengths):
+    def max_len_for(self, src_len, src_lengths):
+        """How many tokens, without end-of-sentence, are generated at most for a batch; ``src_lengths [B]``."""
         if self.match_source_len:
             max_len = int(src_lengths.max())
         else:
@@ -191,6 +207,10 @@ class ELSequenceGenerator(SequenceGenerator):
 
 class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenceGenerator):
     """``ELSequenceGenerator`` for ``--print-alignment``."""
+
+    def generate(self, models, sample, **kwargs):
+        """As stock; also where it is the alignment for which memory does not suffice, the batch is split."""
+        return self._watched(partial(super().generate, models), sample, kwargs)
 
     def _prepare_batch_for_alignment(self, sample, hypothesis):
         """As stock; hypotheses lie on the CPU, so what the model aligns goes to its device first."""
@@ -270,20 +290,3 @@ class _LiveBeams:
         self.src_lengths, self.ignored = self.src_lengths[kept], self.ignored[kept]
         if self.prefix_tokens is not None:
             self.prefix_tokens = self.prefix_tokens[kept]
-
-
-def _source_and_lengths(net_input, eos, pad):
-    """The source, ``[B, S, ...]``, and the lengths that length rules refer to, ``[B]``; text, audio or features."""
-    if "src_tokens" in net_input:
-        source = net_input["src_tokens"]
-        lengths = net_input.get("src_lengths")
-        if lengths is None:
-            lengths = (source.ne(eos) & source.ne(pad)).long().sum(dim=1)
-        return source, lengths
-    for key in ("source", "features"):
-        if key in net_input:
-            source, padding = net_input[key], net_input["padding_mask"]
-            if padding is None:
-                return source, torch.full((source.size(0),), source.size(-1), device=source.device)
-            return source, padding.size(-1) - padding.sum(-1)
-    raise ValueError(f"net_input has none of src_tokens, source, features: {sorted(net_input)}")

@@ -33,12 +33,12 @@ class StateMeter:
     """Follows the decoder state of an ensemble, batch by batch, and remembers the batch that needed the most.
 
     ``peak`` is ``(measured, stock)`` in bytes for that batch, each at its own largest: measured from the tensors that
-    are there after a decoder step, stock's from ``StockDecoder``.
+    are there after a decoder step, stock's from ``StockDecoder``. ``recent`` is the same since it was last set to zero.
     """
 
     def __init__(self, models, beams):
         self.models, self.beams = models, beams
-        self.peak = (0, 0)
+        self.peak = self.recent = (0, 0)
 
     def start_batch(self, encoder_outs):
         """Begin a batch with ``encoder_outs``, one a model, not yet expanded; None or empty without encoders."""
@@ -76,6 +76,7 @@ class _Batch:
         )
         self.peak = (max(self.peak[0], measured), max(self.peak[1], stock))
         self.meter.peak = max(self.meter.peak, self.peak)
+        self.meter.recent = max(self.meter.recent, self.peak)
 
 
 class StockDecoder:

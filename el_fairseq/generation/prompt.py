@@ -28,9 +28,14 @@ def why_step_by_step(generator):
             return foreign
         if not all(hasattr(layer.self_attn, "start_with_prompt") for layer in layers_of(model.decoder)):
             return f"{type(model).__name__} decodes with stock attention"
-        if any(isinstance(m, FairseqDropout) and m.p > 0 and m.apply_during_inference for m in model.modules()):
+        if draws_dropout(model):
             return "--retain-dropout: every step draws its own"
     return None
+
+
+def draws_dropout(model):
+    """Whether ``model`` draws random numbers while it generates (``--retain-dropout``)."""
+    return any(isinstance(m, FairseqDropout) and m.p > 0 and m.apply_during_inference for m in model.modules())
 
 
 def prompt_lengths(prompts, pad, eos, limit):

@@ -2,6 +2,10 @@
 
 import logging
 from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Optional
+from weakref import WeakSet
 
 import torch
 from fairseq import utils
@@ -10,7 +14,8 @@ from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, register_task
 from omegaconf import OmegaConf
 
-from el_fairseq.generation import enable_el_attention
+from el_fairseq.generation import ELSequenceGenerator, enable_el_attention
+from el_fairseq.generation.batch_size import automatic_limits
 from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES
 from el_fairseq.tasks.eval_rouge import EvalRouge
@@ -48,6 +53,20 @@ class ELAttentionConfig(FairseqDataclass):
             "the source shared by the beams; off: stock attention. The output is the same"
         },
     )
+    el_max_tokens: ChoiceEnum(("given", "auto")) = field(
+        default="given",
+        metadata={
+            "help": "auto: in generation commands, instead of --max-tokens, batches as large as free memory allows; "
+            "--batch-size still limits them. given: as --max-tokens and --batch-size say"
+        },
+    )
+    el_tensorboard: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "in generation commands, a folder for TensorBoard: speed, decoder state and peak memory of every "
+            "batch",
+        },
+    )
 
 
 class ELTaskMixin:
@@ -77,7 +96,26 @@ class ELTaskMixin:
                     logger.info("%s generates in bfloat16", type(model).__name__)
                     model.bfloat16()
         self.convert(models)
-        return twin_of(super().build_generator(models, args, *rest, **kwargs))
+        generator = twin_of(super().build_generator(models, args, *rest, **kwargs))
+        if command is not None and self._options.el_tensorboard and isinstance(generator, ELSequenceGenerator):
+            generator.watch.log_to(_folder_of_shard(self._options.el_tensorboard, command.distributed_training))
+        return generator
+
+    def build_model(self, *args, **kwargs):
+        """As stock; the task remembers its models while they live, for ``--el-max-tokens auto``."""
+        model = super().build_model(*args, **kwargs)
+        self._built = getattr(self, "_built", None) or WeakSet()
+        self._built.add(model)
+        return model
+
+    def get_batch_iterator(self, dataset, max_tokens=None, max_sentences=None, *rest, **kwargs):
+        """As stock; with ``--el-max-tokens auto`` a command that generates limits its batches by the free memory."""
+        command = _command_of(self._options)
+        if command is not None and str(self._options.el_max_tokens) == "auto":
+            limits = automatic_limits(list(self._built), str(self._options.el_attention), command, dataset)
+            if limits is not None:
+                max_tokens, max_sentences = limits[0], min(limits[1], max_sentences or limits[1])
+        return super().get_batch_iterator(dataset, max_tokens, max_sentences, *rest, **kwargs)
 
     def convert(self, models):
         """Let ``models`` decode as ``--el-attention`` says, in place."""
@@ -101,6 +139,20 @@ def _command_with(generation):
     """
     whole = generation._get_parent() if OmegaConf.is_config(generation) else None
     return whole if whole is not None and OmegaConf.select(whole, "common_eval.path") else None
+
+
+def _command_of(task):
+    """The same from the options of a task: as a part of the configuration, or as all arguments in one namespace."""
+    if OmegaConf.is_config(task):
+        return _command_with(task)
+    if not (getattr(task, "path", None) and hasattr(task, "beam")):
+        return None
+    return SimpleNamespace(generation=task, common=task, distributed_training=task)
+
+
+def _folder_of_shard(folder, distributed):
+    shards = distributed.distributed_world_size
+    return folder if shards == 1 else str(Path(folder) / f"shard{distributed.distributed_rank}")
 
 
 def _refuse_shards(shards):

@@ -3,6 +3,7 @@
 import gc
 import logging
 import math
+import re
 
 import pytest
 import torch
@@ -96,8 +97,12 @@ def test_one_log_line_at_the_end_of_generation(caplog):
         measured, stock = generator.meter.peak
         del generator
         gc.collect()
-        (record,) = caplog.records
+        record, speed = caplog.records
     assert record.getMessage() == (
         f"decoder state: peak {measured / 2**20:.2f} MiB; stock would keep {stock / 2**20:.2f} MiB "
         f"for the same batch, {stock / measured:.1f}x"
+    )
+    assert re.fullmatch(
+        r"generated [\d.]+ sentences/s, [\d.]+ tokens/s; peak memory [\d.]+ MiB \(the whole process\)",
+        speed.getMessage(),
     )

@@ -3,12 +3,13 @@
 import argparse
 
 import pytest
-from fairseq.dataclass.configs import GenerationConfig
+from fairseq.dataclass.configs import FairseqConfig, GenerationConfig
 from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from omegaconf import OmegaConf
 
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
 from el_fairseq.modules import ELMultiheadAttention
@@ -17,6 +18,7 @@ from el_fairseq.tasks.el_tasks import STOCK_TASKS, ELTaskMixin
 TASKS = ["translation", "denoising"]
 WORDS = dictionary(12)
 SAMPLE = batch(WORDS, [12, 7, 5, 3])
+OPTIONS = {"--el-attention": "el_attention", "--el-max-tokens": "el_max_tokens", "--el-tensorboard": "el_tensorboard"}
 
 
 def build_task(name, **options):
@@ -26,9 +28,9 @@ def build_task(name, **options):
 
 
 @pytest.mark.parametrize("name", STOCK_TASKS)
-def test_the_twin_is_the_stock_task_with_more_options(name):
+def test_the_twin_is_the_stock_task_with_our_options(name):
     stock, ours = TASK_REGISTRY[name], TASK_REGISTRY[f"el_{name}"]
-    more = {"el_attention"}
+    more = set(OPTIONS.values())
     if name == "translation":
         more |= {"eval_rouge", "eval_rouge_args", "eval_rouge_remove_bpe"}
     assert issubclass(ours, stock) and ours.__mro__[1] is ELTaskMixin
@@ -72,6 +74,23 @@ def test_generators_that_are_not_stocks_own_stay_what_they_are():
     assert type(task.build_generator([model], GenerationConfig(score_reference=True))) is SequenceScorer
     aligned = task.build_generator([model], GenerationConfig(print_alignment="hard"))
     assert type(aligned) is ELSequenceGeneratorWithAlignment
+
+
+def test_shards_log_to_folders_of_their_own(tmp_path):
+    """They run at the same time, and TensorBoard would draw their points into one zigzag."""
+    task = build_task("el_translation", el_tensorboard=str(tmp_path))
+    config = OmegaConf.structured(FairseqConfig())
+    config.common_eval.path = "model.pt"
+    config.distributed_training.distributed_world_size, config.distributed_training.distributed_rank = 2, 1
+    model = build_model("transformer", WORDS)
+    generator = task.build_generator([model], config.generation)
+    task.inference_step(generator, [model], SAMPLE)
+    generator.watch.report()
+    (events,) = tmp_path.rglob("events.*")
+    assert events.parent == tmp_path / "shard1"
+    # A hub's generation has the configuration of the training command, and logs nothing.
+    config.common_eval.path = None
+    assert task.build_generator([model], config.generation).watch.folder is None
 
 
 def test_adopting_a_generator_leaves_it_as_it_was():

@@ -1,0 +1,203 @@
+"""How large batches may be: what a sentence needs at most, from shapes alone (``--el-max-tokens auto``).
+
+A sentence of S source tokens, with M beams and up to T tokens to generate, needs while its source is read
+
+    encoder    S · item · (3 D + max(2 F, 4 D))     a layer's input, residual and output, and the widest in between
+
+and while it is decoded, beside one such layer for its M rows,
+
+    state      by layout: hidden states, keys and values, or what stock keeps (``StockDecoder``)
+    moved      the self-attention of one layer once more, while beams change places
+    attention  M · H · (S + T) · (item + 8) + 2 · M · H · D · item      scores; queries and context in EL-attention
+    trace      M · S · T · 8                         attention weights of all steps, for alignments
+    search     M · V · (item + 12), for random draws 28 more, and M · T · 64 for its tables
+
+where D is the width, F that of the feed-forward layers, H the heads, V the vocabulary, item the bytes of a number. Each
+term is an upper bound: all hypotheses run to their maximal length. Prompts of language models are read like a source
+(but with stock attention a token a step), with the hidden states of all layers and a mask ``[H, S, S]`` in memory. An
+ensemble needs all its states at once.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+
+import torch
+from fairseq.models import FairseqLanguageModel
+from fairseq.models.transformer import TransformerEncoderBase
+
+from el_fairseq.generation.enable import models_of
+from el_fairseq.generation.free_memory import free_memory
+from el_fairseq.generation.memory import MIB, StockDecoder
+from el_fairseq.generation.plan import PLANS
+from el_fairseq.generation.prompt import CHUNK
+from el_fairseq.modules.convert import layers_of, why_foreign
+from el_fairseq.modules.el_attention import HIDDEN, PROJECTED
+from el_fairseq.modules.state import BLOCK
+
+logger = logging.getLogger(__name__)
+USED = 0.8  # of the free memory: allocators round and fragment
+STOCK = "stock"  # the layout of --el-attention off
+
+
+@dataclass
+class Search:
+    """What the need depends on beside the models: fairseq's options of generation of the same names."""
+
+    beam: int
+    max_len_a: float
+    max_len_b: int
+    match_source_len: bool = False
+    sampling: bool = False
+    prefix_size: int = 0
+    lm_path: str = None
+
+    @classmethod
+    def of(cls, generation):
+        """From fairseq's generation options."""
+        return cls(**{name: getattr(generation, name) for name in cls.__dataclass_fields__})
+
+
+class Need:
+    """Bytes that ``models`` need: ``fixed``, and ``sentence(S)`` for each sentence with a source of S tokens.
+
+    Args:
+        models: an ensemble, where it will generate. layout: how its attentions keep their state, one of ``HIDDEN``,
+        ``PROJECTED`` (of ``el_attention``), ``STOCK``. search: a ``Search``. item: bytes of a number; None: those of
+        the parameters.
+
+    Raises:
+        ValueError: what a model needs is not known.
+    """
+
+    def __init__(self, models, layout, search, item=None):
+        for model in models:
+            reason = why_foreign(getattr(model, "decoder", None))
+            if reason is not None:
+                raise ValueError(reason)
+            if not isinstance(model, FairseqLanguageModel) and not isinstance(model.encoder, TransformerEncoderBase):
+                raise ValueError(f"{type(model.encoder).__name__} is not a Transformer encoder of text")
+        self.models, self.layout, self.search = models, layout, search
+        self.item = item or next(models[0].parameters()).element_size()
+        self.vocabulary = models[0].decoder.output_projection.out_features
+        self.prompted = isinstance(models[0], FairseqLanguageModel)
+        self.reads_prompts = self.prompted and layout != STOCK
+        self.fixed = CHUNK * self.vocabulary * (self.item + 8) if self.reads_prompts else 0
+
+    def sentence(self, source):
+        """Bytes; ``source`` is what the prompt is a part of where a language model goes on."""
+        steps = self._steps(source)
+        if self.prompted and self.search.prefix_size > 0:
+            source = min(source, self.search.prefix_size)
+        kept_of_source = sum(self._kept_of_source(model, source) for model in self.models)
+        kept = kept_of_source + sum(self._kept_of_target(model, steps) for model in self.models)
+        step = max(self._step(model, source, steps) for model in self.models) + self._search(steps)
+        trace = 0 if self.prompted else self.search.beam * source * steps * 8
+        if self.prompted and not self.reads_prompts:
+            return kept + step
+        read = max(self._read(model, source) for model in self.models)
+        return max(kept_of_source + read, kept + step + trace)
+
+    def _steps(self, source):
+        if self.search.match_source_len:
+            return source + 1  # with end-of-sentence
+        limit = min(model.max_decoder_positions() for model in self.models) - 1
+        return min(int(self.search.max_len_a * source + self.search.max_len_b), limit) + 1
+
+    def _layer(self, part):
+        layer = layers_of(part)[0]
+        width, inner = layer.fc1.in_features, layer.fc1.out_features
+        return self.item * (3 * width + max(2 * inner, 4 * width))
+
+    def _read(self, model, source):
+        if not self.prompted:
+            return source * self._layer(model.encoder)
+        layers = layers_of(model.decoder)
+        heads, width = layers[0].self_attn.num_heads, layers[0].self_attn.embed_dim
+        hidden = source * (len(layers) + 2) * width * self.item
+        return hidden + source * self._layer(model.decoder) + 2 * heads * source**2 * self.item
+
+    def _kept_of_source(self, model, source):
+        layers = layers_of(model.decoder)
+        vectors = 1 if self.layout == HIDDEN else 2
+        if self.prompted:
+            own = sum(layer.self_attn.embed_dim for layer in layers)
+            return vectors * source * own * self.item if self.reads_prompts else 0
+        cross = [layer.encoder_attn for layer in layers]
+        if self.layout == STOCK:
+            hidden = torch.empty(source, 1, cross[0].kdim, device="meta")
+            names = ("encoder_out", "encoder_embedding", "encoder_padding_mask", "src_lengths")
+            stock = StockDecoder(model, dict.fromkeys(names, [hidden]), self.search.beam)
+            return stock.bytes(self.search.beam, steps=0)
+        projected = 2 * sum(attention.embed_dim for attention in cross) if self.layout == PROJECTED else 0
+        return source * ((cross[0].kdim + projected) * self.item + 1)
+
+    def _kept_of_target(self, model, steps):
+        widths = [layer.self_attn.embed_dim for layer in layers_of(model.decoder)]
+        vectors = 1 if self.layout == HIDDEN else 2
+        capacity = math.ceil(steps / BLOCK) * BLOCK
+        return vectors * self.search.beam * capacity * (sum(widths) + widths[0]) * self.item  # one layer is moved
+
+    def _step(self, model, source, steps):
+        beams, attention = self.search.beam, layers_of(model.decoder)[0].self_attn
+        heads = attention.num_heads
+        scores = beams * heads * (source + steps) * (self.item + 8)
+        expanded = 2 * beams * heads * attention.embed_dim * self.item if self.layout == HIDDEN else 0
+        return beams * self._layer(model.decoder) + scores + expanded
+
+    def _search(self, steps):
+        entry = self.item + 12 + 28 * self.search.sampling
+        if len(self.models) > 1:
+            entry += 12 * len(self.models)  # the distributions of all, stacked and summed up
+        if self.search.lm_path is not None:
+            entry += steps * (self.item + 4)  # --lm-path scores the whole prefix at each step
+        return self.search.beam * (self.vocabulary * entry + steps * 64)
+
+
+def batch_limits(need, lengths, free):
+    """``(tokens, sentences)``, fairseq's two limits on a batch; one that respects both needs ``free`` bytes at most.
+
+    Sentences are limited to what fits at the mean length, which holds for shorter ones; tokens to what fits at any
+    length above. A sentence for which there is no room at all is left alone in its batch.
+
+    Args: need: a ``Need``. lengths: of all sources, integers. free: bytes.
+    """
+    free = USED * free - need.fixed
+    mean = math.ceil(sum(lengths) / len(lengths))
+    sentences = int(free / need.sentence(mean))
+    tokens = min(int(free * n / need.sentence(n)) for n in {*lengths, mean} if n >= mean)
+    return max(tokens, *lengths, 1), max(sentences, 1)
+
+
+def automatic_limits(models, mode, command, dataset):
+    """``batch_limits`` for ``dataset`` in the memory that is free now; None, with a log line, if they are not known.
+
+    Args: models: an ensemble, where it will generate. mode: of ``--el-attention``. command: configuration with the
+    parts ``generation``, ``common`` and ``distributed_training``; processes on one CPU share its memory.
+    """
+    models = models_of(models)
+    device = next(models[0].parameters()).device
+    free = free_memory(device)
+    layout = STOCK if mode == "off" else PLANS[mode]("cross", device)
+    try:
+        need = Need(models, layout, Search.of(command.generation), item=2 if command.common.bf16 else None)
+    except ValueError as error:
+        need, reason = None, str(error)
+    else:
+        reason = "free memory is not known on this system"
+    if need is None or free is None:
+        logger.warning("--el-max-tokens auto: %s; --max-tokens and --batch-size limit batches", reason)
+        return None
+    if device.type == "cpu":
+        free //= command.distributed_training.distributed_world_size
+    lengths = [int(dataset.num_tokens(i)) for i in dataset.ordered_indices()]
+    tokens, sentences = batch_limits(need, lengths, free)
+    logger.info(
+        "--el-max-tokens auto: at most %d tokens and %d sentences a batch; %.0f MiB are free, the longest sentence "
+        "needs up to %.2f MiB",
+        tokens,
+        sentences,
+        free / MIB,
+        need.sentence(max(lengths)) / MIB,
+    )
+    return tokens, sentences

@@ -1,0 +1,100 @@
+"""How generation goes: a line at its end and, in TensorBoard, a point for every batch."""
+
+import logging
+import resource
+import sys
+import time
+from contextlib import contextmanager
+
+import torch
+
+from el_fairseq.generation.memory import MIB
+
+logger = logging.getLogger(__name__)
+FLUSH = 5  # seconds after which what was logged is in the file
+
+
+def peak_memory(device):
+    """Bytes: the most that tensors on a GPU took since its statistics were reset; the most this process ever had."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Watch:
+    """Follows one generator batch by batch.
+
+    A sentence counts the tokens of its best hypothesis, end-of-sentence included, as in fairseq's own report. Several
+    threads may share a generator; two that end at the same moment may be counted as one.
+
+    Args: meter: the generator's ``StateMeter``.
+    """
+
+    def __init__(self, meter):
+        self.meter, self.folder, self._writer = meter, None, None
+        self.sentences = self.tokens = self.peak = 0
+        self.seconds, self.device = 0.0, None
+
+    def log_to(self, folder):
+        """Write event files for TensorBoard into ``folder``, from the next batch on."""
+        self.folder = folder
+
+    @contextmanager
+    def batch(self, sample):
+        """While a batch is generated; gives a function that takes note of the hypotheses and returns them."""
+        self.device = _device_of(sample["net_input"])
+        if self.folder is not None:
+            self.meter.recent = (0, 0)
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+        start = time.perf_counter()
+
+        def done(hypotheses):
+            tokens = sum(len(best["tokens"]) for best, *_ in hypotheses)
+            self._count(len(hypotheses), tokens, time.perf_counter() - start)
+            return hypotheses
+
+        yield done
+
+    def _count(self, sentences, tokens, seconds):
+        peak = peak_memory(self.device)
+        self.sentences += sentences
+        self.tokens += tokens
+        self.seconds += seconds
+        self.peak = max(self.peak, peak)
+        if self.folder is None:
+            return
+        measured, stock = self.meter.recent
+        points = {
+            "sentences": sentences,
+            "sentences_per_second": sentences / seconds,
+            "tokens_per_second": tokens / seconds,
+            "decoder_state_MiB": measured / MIB,
+            "stock_decoder_state_MiB": stock / MIB,
+            "peak_memory_MiB": peak / MIB,
+        }
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and rarely needed
+
+            self._writer = SummaryWriter(self.folder, flush_secs=FLUSH)
+        for name, value in points.items():
+            self._writer.add_scalar(f"generation/{name}", value, global_step=self.sentences)
+
+    def report(self):
+        """Log what it all came to, and close TensorBoard's file; nothing if nothing was generated."""
+        self.meter.report()
+        if self._writer is not None:
+            self._writer.close()
+        if self.sentences == 0:
+            return
+        logger.info(
+            "generated %.2f sentences/s, %.2f tokens/s; peak memory %.1f MiB (%s)",
+            self.sentences / self.seconds,
+            self.tokens / self.seconds,
+            self.peak / MIB,
+            "tensors on the GPU" if self.device.type == "cuda" else "the whole process",
+        )
+
+
+def _device_of(net_input):
+    return next(value.device for value in net_input.values() if torch.is_tensor(value))

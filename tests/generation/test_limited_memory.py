@@ -1,0 +1,20 @@
+"""Out of memory where memory really is limited: another process, and no fake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the memory of a process"),
+]
+
+
+def test_nothing_is_lost_where_memory_is_limited():
+    """64 sentences with 4 beams and a vocabulary of 20,000 take three tensors of 20 MB at a time."""
+    command = [sys.executable, Path(__file__).with_name("limited_memory.py")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.stdout == "64 sentences, the same\n", result.stderr
+    assert result.stderr.count("out of memory in a batch of 64 sentences, width 9: split, at most ") == 1
