@@ -21,7 +21,6 @@ import torch
 import yaml
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, FairseqLanguageModel
-from fairseq.models.bart import BARTModel
 from fairseq.models.speech_to_text.s2t_transformer import S2TTransformerModel
 from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 
@@ -88,15 +87,9 @@ def is_speech(arch):
     return issubclass(ARCH_MODEL_REGISTRY[arch], S2TTransformerModel)
 
 
-def parameters(checkpoint):
-    """How many the whole model has; without its embedding where the size of the dictionary is not known."""
-    types = checkpoint.get("types")
-    words = dictionary(types or FEW_TYPES)
-    # BART initialises by copying weights, which meta tensors do not have
-    copies = issubclass(ARCH_MODEL_REGISTRY[checkpoint["model"]["arch"]], BARTModel)
-    with torch.device("cpu" if copies else "meta"):
-        model = build(checkpoint["model"], words)
-    embedding = 0 if types else model.decoder.embed_tokens.weight.numel()
+def parameters(model, checkpoint):
+    """How many ``model`` has; without its embedding where the size of the dictionary is not known."""
+    embedding = 0 if "types" in checkpoint else model.decoder.embed_tokens.weight.numel()
     return sum(parameter.numel() for parameter in model.parameters()) - embedding
 
 
@@ -130,9 +123,13 @@ def decode(model, words, sample, prefix, mode):
 def measure(checkpoint, source=SOURCE):
     """One row of the results."""
     options, narrow = checkpoint["model"], checkpoint.get("narrow", False)
-    words = dictionary(FEW_TYPES if narrow or "types" not in checkpoint else checkpoint["types"])
-    row = {"parameters": parameters(checkpoint)}
-    model = build({**options, **NARROW} if narrow else options, words)
+    words = dictionary(checkpoint.get("types", FEW_TYPES))
+    with torch.device("meta" if narrow else "cpu"):
+        model = build(options, words)
+    row = {"parameters": parameters(model, checkpoint)}
+    if narrow:
+        words = dictionary(FEW_TYPES)
+        model = build({**options, **NARROW}, words)
     args = configuration(options)
     layers = [*([] if is_language_model(args.arch) else [args.encoder_layers]), args.decoder_layers]
     row.update(layers=layers, width=args.decoder_embed_dim, narrow=narrow, bytes={})
