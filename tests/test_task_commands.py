@@ -21,8 +21,8 @@ TASKS = {  # data, options of the task, the model to train, options of generatio
     "multilingual_translation": ("data", "--lang-pairs src-tgt", MULTI, PAIR, BOTH_MODES, 120),
     "translation_multi_simple_epoch": (
         "data",
-        f"{LANGS} --lang-pairs src-tgt --decoder-langtok",
-        TINY,
+        f"{LANGS} --lang-pairs src-tgt --encoder-langtok src --decoder-langtok",  # as M2M-100 and NLLB-200
+        f"{TINY} --encoder-normalize-before --decoder-normalize-before",
         PAIR,
         BOTH_MODES,
         120,
@@ -118,3 +118,31 @@ def test_online_backtranslation_trains_and_generates_as_stock(mono, tmp_path):
     assert_same_output(*outputs)
     assert len(lines_of(outputs[0], "H")) == 120
     assert "decoder state: peak" in outputs[1] and "decodes with stock attention" not in outputs[1]
+
+
+def test_mbart_generates_as_with_stock_attention(data, tmp_path):
+    """Stock's own task fails (no attribute 'args'), so its twin with stock attention is what to compare with."""
+    mbart = BART.replace("bart_base", "mbart_base")
+    mbart = f"{mbart} --encoder-normalize-before --decoder-normalize-before --layernorm-embedding"
+    options = f"{PAIR} --langs src,tgt,other"
+    task = "el_translation_from_pretrained_bart --el-attention"
+    train(data, tmp_path, f"{task} off", options, mbart, updates=30)
+    expected, output = [generate(data, tmp_path, f"{task} {mode}", options) for mode in ("off", "on")]
+    assert len(lines_of(expected, "H")) == 120
+    assert_same_output(output, expected)
+    assert "decoder state: peak" in output and "decodes with stock attention" not in output
+
+
+def test_an_adaptive_language_model_continues_prompts_as_stock(text, tmp_path):
+    cutoffs = (
+        "--adaptive-input-cutoff 5,8 --adaptive-softmax-cutoff 5,8 --criterion adaptive_loss --ddp-backend legacy_ddp"
+    )
+    options = "--tokens-per-sample 32 --sample-break-mode eos"
+    train(text, tmp_path, "language_modeling", options, f"--arch transformer_lm_wiki103 {LM} {cutoffs}")
+    expected, output = [
+        generate(text, tmp_path, task, options, "--prefix-size 3")
+        for task in ("language_modeling", "el_language_modeling --el-attention on")
+    ]
+    assert len(lines_of(expected, "H")) == 80
+    assert_same_output(output, expected)
+    assert "decoder state: peak" in output and "decodes with stock attention" not in output
