@@ -12,10 +12,11 @@ and while it is decoded, beside one such layer for its M rows,
     trace      M · S · T · 8                         attention weights of all steps, for alignments
     search     M · V · (item + 12), for random draws 28 more, and M · T · 64 for its tables
 
-where D is the width, F that of the feed-forward layers, H the heads, V the vocabulary, item the bytes of a number. Each
-term is an upper bound: all hypotheses run to their maximal length. Prompts of language models are read like a source
-(but with stock attention a token a step), with the hidden states of all layers and a mask ``[H, S, S]`` in memory. An
-ensemble needs all its states at once.
+and once, on a CPU, the weights of all linear layers again (``PackedLinear``). D is the width, F that of the
+feed-forward layers, H the heads, V the vocabulary, item the bytes of a number. Each term is an upper bound: all
+hypotheses run to their maximal length. Prompts of language models are read like a source (but with stock attention a
+token a step), with the hidden states of all layers and a mask ``[H, S, S]`` in memory. An ensemble needs all its states
+at once.
 """
 
 import logging
@@ -32,7 +33,8 @@ from el_fairseq.generation.memory import MIB, StockDecoder
 from el_fairseq.generation.plan import PLANS
 from el_fairseq.generation.prompt import CHUNK
 from el_fairseq.modules.convert import layers_of, why_foreign
-from el_fairseq.modules.el_attention import HIDDEN, PROJECTED
+from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended
+from el_fairseq.modules.packed_linear import packed_bytes
 from el_fairseq.modules.state import BLOCK
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ class Need:
 
     Args:
         models: an ensemble, where it will generate. layout: how its attentions keep their state, one of ``HIDDEN``,
-        ``PROJECTED`` (of ``el_attention``), ``STOCK``. search: a ``Search``. item: bytes of a number; None: those of
+        ``PROJECTED`` (of ``modules.layout``), ``STOCK``. search: a ``Search``. item: bytes of a number; None: those of
         the parameters.
 
     Raises:
@@ -83,6 +85,8 @@ class Need:
         self.prompted = isinstance(models[0], FairseqLanguageModel)
         self.reads_prompts = self.prompted and layout != STOCK
         self.fixed = CHUNK * self.vocabulary * (self.item + 8) if self.reads_prompts else 0
+        if layout != STOCK:
+            self.fixed += sum(packed_bytes(model) for model in models)
 
     def sentence(self, source):
         """Bytes; ``source`` is what the prompt is a part of where a language model goes on."""
@@ -169,6 +173,20 @@ def batch_limits(need, lengths, free):
     return max(tokens, *lengths, 1), max(sentences, 1)
 
 
+def _layout(model, mode, search, lengths):
+    """The layout that keeps most of those that the plan of ``mode`` chooses for a source of the mean length."""
+    if mode == "off" or why_foreign(getattr(model, "decoder", None)) is not None:
+        return STOCK
+    layer = layers_of(model.decoder)[0]
+    crosses = layer.encoder_attn is not None
+    attention = layer.encoder_attn if crosses else layer.self_attn
+    mean = math.ceil(sum(lengths) / len(lengths))
+    hidden = next(model.parameters()).new_empty(1).expand(mean, 1, attention.kdim)
+    kinds = {"self": 1, "cross" if crosses else "prompt": search.beam}
+    asked = [Attended(kind, hidden, beams, attention.num_heads) for kind, beams in kinds.items()]
+    return PROJECTED if PROJECTED in map(PLANS[mode], asked) else HIDDEN
+
+
 def automatic_limits(models, mode, command, dataset):
     """``batch_limits`` for ``dataset`` in the memory that is free now; None, with a log line, if they are not known.
 
@@ -178,9 +196,10 @@ def automatic_limits(models, mode, command, dataset):
     models = models_of(models)
     device = next(models[0].parameters()).device
     free = free_memory(device)
-    layout = STOCK if mode == "off" else PLANS[mode]("cross", device)
+    lengths = [int(dataset.num_tokens(i)) for i in dataset.ordered_indices()]
+    search, item = Search.of(command.generation), 2 if command.common.bf16 else None
     try:
-        need = Need(models, layout, Search.of(command.generation), item=2 if command.common.bf16 else None)
+        need = Need(models, _layout(models[0], mode, search, lengths), search, item)
     except ValueError as error:
         need, reason = None, str(error)
     else:
@@ -190,7 +209,6 @@ def automatic_limits(models, mode, command, dataset):
         return None
     if device.type == "cpu":
         free //= command.distributed_training.distributed_world_size
-    lengths = [int(dataset.num_tokens(i)) for i in dataset.ordered_indices()]
     tokens, sentences = batch_limits(need, lengths, free)
     logger.info(
         "--el-max-tokens auto: at most %d tokens and %d sentences a batch; %.0f MiB are free, the longest sentence "

@@ -6,6 +6,12 @@ from torch import nn
 from el_fairseq.ops.packed import can_pack, pack, packed_linear
 
 
+def packed_bytes(model):
+    """What the packed copies of all linear layers in ``model`` take at most."""
+    weights = (module.weight for module in model.modules() if isinstance(module, nn.Linear))
+    return sum(weight.nbytes for weight in weights if can_pack(weight))
+
+
 class PackedLinear(nn.Linear):
     """``nn.Linear`` that keeps a packed copy of its weight beside it, in evaluation mode without gradients.
 

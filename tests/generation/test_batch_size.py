@@ -128,5 +128,8 @@ def test_free_memory_here(device):
 
 def test_a_model_that_is_not_known_leaves_the_limits_as_they_are(caplog):
     command = SimpleNamespace(generation=Search(4, 0, 20), common=SimpleNamespace(bf16=False))
-    assert automatic_limits([build_model("lstm", dictionary(12), encoder_hidden_size=16)], "on", command, []) is None
+    dataset = SimpleNamespace(ordered_indices=list, num_tokens=None)
+    assert (
+        automatic_limits([build_model("lstm", dictionary(12), encoder_hidden_size=16)], "on", command, dataset) is None
+    )
     assert "LSTMDecoder is not a Transformer decoder; --max-tokens and --batch-size limit batches" in caplog.text
