@@ -54,6 +54,8 @@ class ELMultiheadAttention(MultiheadAttention):
         ValueError: an option that the identities do not cover (see ``why_not``).
     """
 
+    by_kernel = True  # EL-attention in one pass where a kernel serves; False: in two products everywhere
+
     def __init__(self, *args, plan=hidden_everywhere, **kwargs):
         super().__init__(*args, **kwargs)
         reason = why_not(self)
@@ -190,7 +192,7 @@ class ELMultiheadAttention(MultiheadAttention):
         if mask is not None and mask.dim() == 4:
             mask = mask.expand(b, n // b, t, s).repeat_interleave(self.num_heads, dim=2).reshape(b, -1, s)
         options, weights, mass = self._softmax(), None, None
-        if want_weights or options["dropout"] is not None:
+        if want_weights or options["dropout"] is not None or not self.by_kernel:
             context, weights, mass = shared_kv_attention(query, hidden, hidden, mask, **options)
             weights = weights.view(n, t, self.num_heads, s).permute(2, 0, 1, 3)
         else:

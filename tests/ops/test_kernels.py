@@ -169,8 +169,8 @@ def test_a_source_is_divided_until_all_processors_have_work():
 
 
 @pytest.fixture
-def verdicts(monkeypatch, caplog):
-    monkeypatch.setattr(trial, "_verdicts", {})
+def warnings(monkeypatch, caplog):
+    monkeypatch.setattr(trial, "verdicts", {})
     return lambda: [record.getMessage() for record in caplog.records]
 
 
@@ -182,22 +182,22 @@ def assert_is_reference(actual):
     assert torch.equal(actual.nan_to_num(9.0), reference().nan_to_num(9.0))
 
 
-def test_a_kernel_that_agrees_is_used_from_then_on(verdicts):
+def test_a_kernel_that_agrees_is_used_from_then_on(warnings):
     rounded = reference() * 1.001
     assert_is_reference(trial.tried(("attention", 1), lambda: rounded, reference))
     assert trial.tried(("attention", 1), lambda: rounded, reference) is rounded
-    assert verdicts() == []
+    assert warnings() == []
 
 
 @pytest.mark.parametrize("factor", [1.1, float("nan")])
-def test_a_kernel_that_differs_is_never_used(verdicts, factor):
+def test_a_kernel_that_differs_is_never_used(warnings, factor):
     for _ in range(3):
         assert_is_reference(trial.tried(("attention", 1), lambda: reference() * factor, reference))
-    (warning,) = verdicts()
+    (warning,) = warnings()
     assert warning.startswith("PyTorch instead of the Triton kernel for attention: its output is off by")
 
 
-def test_a_kernel_that_fails_is_never_used(verdicts):
+def test_a_kernel_that_fails_is_never_used(warnings):
     calls = []
 
     def kernel():
@@ -207,10 +207,10 @@ def test_a_kernel_that_fails_is_never_used(verdicts):
     for _ in range(3):
         assert_is_reference(trial.tried(("attention", 1), kernel, reference))
     assert len(calls) == 1
-    assert verdicts() == ["PyTorch instead of the Triton kernel for attention: RuntimeError: out of shared memory"]
+    assert warnings() == ["PyTorch instead of the Triton kernel for attention: RuntimeError: out of shared memory"]
 
 
-def test_running_out_of_memory_is_not_held_against_a_kernel(verdicts):
+def test_running_out_of_memory_is_not_held_against_a_kernel(warnings):
     def kernel():
         raise torch.OutOfMemoryError("out of memory")
 

@@ -8,7 +8,7 @@ logger = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 3e-2}  # of the largest output
 FEW = slice(0, 4)  # sentences that are compared
-_verdicts = {}  # variant -> whether its kernel is used from now on
+verdicts = {}  # variant -> whether its kernel is used from now on
 
 
 def tried(variant, kernel, reference):
@@ -18,8 +18,8 @@ def tried(variant, kernel, reference):
     ``reference(sentences, torch.float32)``. A kernel that does not compile, or asks for more than the GPU has, costs
     one warning and nothing else. Running out of memory is no such failure.
     """
-    if variant in _verdicts:
-        return kernel() if _verdicts[variant] else reference()
+    if variant in verdicts:
+        return kernel() if verdicts[variant] else reference()
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return reference()  # a comparison would end the capture: this graph keeps to PyTorch
     try:
@@ -28,7 +28,7 @@ def tried(variant, kernel, reference):
         raise
     except Exception as error:  # whatever a compiler, a driver or a missing C compiler may raise
         problem = f"{type(error).__name__}: {error}"
-    _verdicts[variant] = problem is None
+    verdicts[variant] = problem is None
     if problem is not None:
         logger.warning("PyTorch instead of the Triton kernel for %s: %s", variant[0], problem)
     return reference()
