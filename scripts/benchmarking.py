@@ -1,5 +1,6 @@
-"""What the benchmarks share: a clock, and what machine it was."""
+"""What the benchmarks share: a clock, what machine it was, lists as options, and files of rows."""
 
+import json
 import platform
 import subprocess
 import sys
@@ -7,6 +8,28 @@ import time
 from pathlib import Path
 
 import torch
+
+
+def integers(text):
+    """A comma-separated option of numbers."""
+    return [int(part) for part in text.split(",")]
+
+
+def names(text):
+    """A comma-separated option of words."""
+    return [part for part in text.split(",") if part]
+
+
+def read_rows(path):
+    """The rows of a file with one JSON object a line; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append_row(path, row):
+    """Add one row to such a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def seconds(function, device):
