@@ -20,6 +20,19 @@ def projected_everywhere(kind, device):
     return PROJECTED
 
 
+def turn(model, mode):
+    """Let ``model`` decode in this mode, in place, as if it had just been built."""
+    for layer in model.decoder.layers:
+        if hasattr(layer.encoder_attn, "beam_size"):
+            layer.encoder_attn.beam_size = 1  # BART's, which a generator for one beam leaves as the last one set it
+    if mode == "stock":
+        disable_el_attention(model)
+    elif mode == "shared":
+        use_el_attention(model, projected_everywhere)
+    else:
+        enable_el_attention(model, mode)
+
+
 class Contest:
     """Decodes the batches ``samples`` with ``model`` in one mode or another.
 
@@ -33,7 +46,7 @@ class Contest:
 
     def decode(self, mode):
         """``(hypotheses, seconds)``: those of each sentence as fairseq returns them; encoder, search, finalisation."""
-        self._turn(mode)
+        turn(self.model, mode)
         hypotheses, took, state = [], 0.0, (0, 0)
         for sample in self.samples:
             generator = self._generator(mode)
@@ -45,7 +58,7 @@ class Contest:
 
     def decode_in_parts(self, mode):
         """``decode`` without its time; a batch that does not fit into memory is halved until it does."""
-        self._turn(mode)
+        turn(self.model, mode)
         return [hypotheses for sample in self.samples for hypotheses in self._halving(mode, sample)]
 
     def compare(self, mode, expected, actual):
@@ -65,14 +78,6 @@ class Contest:
                 stock, ours = ([tokens_of(hypothesis) for hypothesis in hypotheses] for hypotheses in pairs[i])
                 (found.ties if stock == ours else found.differences).append(i)
         return found
-
-    def _turn(self, mode):
-        if mode == "stock":
-            disable_el_attention(self.model)
-        elif mode == "shared":
-            use_el_attention(self.model, projected_everywhere)
-        else:
-            enable_el_attention(self.model, mode)
 
     def _generator(self, mode):
         stock = self.task.build_generator([self.model], self.generation, seq_gen_cls=SequenceGenerator)

@@ -38,7 +38,7 @@ from bench_contest import Contest  # noqa: E402
 from bench_memory import MIB, Budget, is_out_of_memory, peak_of, release  # noqa: E402
 from bench_models import Subject  # noqa: E402
 from bench_peers import PEERS, PeerContest  # noqa: E402
-from benchmarking import append_row, integers, machine, names, read_rows  # noqa: E402
+from benchmarking import append_row, integers, known_row, machine, names, read_rows  # noqa: E402
 
 SEARCHES = ("greedy", "beam", "diverse")
 
@@ -221,12 +221,9 @@ def main(argv=None):
     print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     known, rows, subject = read_rows(args.json) if args.resume else [], [], None
     for cell in cells(args):
-        same = {**cell, **{key: about[key] for key in ("device", "threads")}}
-        done = [row for row in known if all(row.get(key) == value for key, value in same.items())]
-        done = [row for row in done if {*args.modes, *args.peer} <= {*row["seconds"], *row["out_of_memory"]}]
-        if done:
-            row = done[-1]
-        else:
+        where = {key: about[key] for key in ("device", "threads")}
+        row = known_row(known, {**cell, **where}, [*args.modes, *args.peer])
+        if row is None:
             if subject is None or subject.name != cell["arch"]:
                 subject = Subject(cell["arch"], args, device)
                 warm_up(subject)

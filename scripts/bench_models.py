@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+from bench_memory import is_out_of_memory
 from bench_peers import PEERS
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
@@ -130,13 +131,18 @@ class Subject:
 
     def __init__(self, name, args, device):
         self.name, self.args, self.device = name, args, device
-        if args.path is None:
-            shape = shape_of(name)
-            self.task = build_task(shape)
-            self.model = build_model(shape, self.task)
-        else:
-            self.task, self.model = load(args.path, args.data)
-        self.model.to(device, torch.float16 if args.fp16 else torch.float32)
+        try:
+            if args.path is None:
+                shape = shape_of(name)
+                self.task = build_task(shape)
+                self.model = build_model(shape, self.task)
+            else:
+                self.task, self.model = load(args.path, args.data)
+            self.model.to(device, torch.float16 if args.fp16 else torch.float32)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise ValueError(f"--memory-budget {args.memory_budget}: the weights of {name} need more") from error
+            raise
         self.model.make_generation_fast_(need_attn=False)
         self.language_model = isinstance(self.model, FairseqLanguageModel)
         self.peers = {}

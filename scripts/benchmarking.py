@@ -25,6 +25,16 @@ def read_rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def known_row(rows, cell, names):
+    """The last of ``rows`` that has all of ``cell`` and a result for each of ``names``, or None."""
+    for row in reversed(rows):
+        if all(row.get(key) == value for key, value in cell.items()):
+            results = {*row.get("seconds", row.get("state_mib", {})), *row.get("out_of_memory", [])}
+            if results.issuperset(names):
+                return row
+    return None
+
+
 def append_row(path, row):
     """Add one row to such a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
