@@ -13,7 +13,6 @@ cache from round to round can pass it. A time is printed only if the output agre
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ from fairseq.modules import MultiheadAttention
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
-from benchmarking import machine, seconds  # noqa: E402
+from benchmarking import append_row, integers, machine, seconds  # noqa: E402
 
 from el_fairseq.modules.el_attention import HIDDEN, PROJECTED, ELMultiheadAttention  # noqa: E402
 from el_fairseq.ops import hidden_attention, shared_kv_attention  # noqa: E402
@@ -38,15 +37,11 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def numbers(text):
-        return [int(part) for part in text.split(",")]
-
-    parser.add_argument("--batch", type=numbers, default=[1, 8, 64], help="sentences (comma-separated; so below)")
-    parser.add_argument("--beam", type=numbers, default=[4])
-    parser.add_argument("--source", type=numbers, default=[1024], help="tokens of a source")
-    parser.add_argument("--dim", type=numbers, default=[1024], help="width of the model")
-    parser.add_argument("--heads", type=numbers, default=[16])
+    parser.add_argument("--batch", type=integers, default=[1, 8, 64], help="sentences (comma-separated; so below)")
+    parser.add_argument("--beam", type=integers, default=[4])
+    parser.add_argument("--source", type=integers, default=[1024], help="tokens of a source")
+    parser.add_argument("--dim", type=integers, default=[1024], help="width of the model")
+    parser.add_argument("--heads", type=integers, default=[16])
     parser.add_argument("--dtype", default="float32", help="float32, float16, bfloat16")
     parser.add_argument("--layout", default=",".join(LAYOUTS))
     parser.add_argument("--rounds", type=int, default=20, help="timed rounds, in which the layouts take turns")
@@ -181,9 +176,8 @@ def main(argv=None):
                 flush=True,
             )
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        with args.json.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        for row in rows:
+            append_row(args.json, row)
     if args.plot:
         plot(rows, args.plot)
 
