@@ -175,9 +175,8 @@ def main(argv=None):
                 f"| {row['layout']} | {row['milliseconds']:.2f} | {row['mebibytes']:.1f} | {row['of_floor']:.0%} |",
                 flush=True,
             )
-    if args.json:
-        for row in rows:
-            append_row(args.json, row)
+            if args.json:
+                append_row(args.json, rows[-1])
     if args.plot:
         plot(rows, args.plot)
 

@@ -33,9 +33,10 @@ def float64(monkeypatch):
     monkeypatch.setattr(el_attention, "SOFTMAX_DTYPE", torch.float64)
 
 
-@pytest.fixture(
-    params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-)
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, NO_GPU])])
 def device(request):
     return torch.device(request.param)
 

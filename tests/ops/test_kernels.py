@@ -1,13 +1,16 @@
 """The Triton kernels against the oracles: on a GPU where there is one, else in Triton's interpreter."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers import assert_close
 
-from el_fairseq.ops import ancestral_attention, hidden_attention, naive, shared_kv_attention
+from el_fairseq.ops import ancestral_attention, hidden_attention, kernels, naive, shared_kv_attention
 from el_fairseq.ops.kernels import trial
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.cuda
 
 from el_fairseq.ops.kernels import ancestral, fused  # noqa: E402
 
@@ -219,3 +222,52 @@ def test_running_out_of_memory_is_not_held_against_a_kernel(warnings):
     rounded = reference() * 1.001
     trial.tried(("attention", 1), lambda: rounded, reference)
     assert trial.tried(("attention", 1), lambda: rounded, reference) is rounded
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch, warnings):
+    """Dispatch as for a GPU of 8 processors, wherever this runs."""
+    device = SimpleNamespace(shared_memory_per_block_optin=HOPPER, multi_processor_count=8)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device_: device)
+    monkeypatch.setattr(kernels, "_served", lambda *tensors: tensors[0].dtype in kernels.DTYPES)
+    return warnings
+
+
+@pytest.mark.parametrize("batch", [1, 9], ids=["divided", "whole"])
+@pytest.mark.parametrize("moved", [True, False], ids=["ancestors", "in place"])
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
+def test_hidden_attention_goes_to_the_kernel(as_on_a_gpu, batch, moved, padded):
+    query = random(batch, 20, 64, dtype=torch.float16) * 0.3
+    hidden = random(batch + 1, 70, 64, dtype=torch.float16)
+    padding = torch.arange(70, device=DEVICE).expand(batch, 70) > 64 if padded else None
+    ancestors = torch.randint(batch + 1, (batch, 70), device=DEVICE) if moved else None
+    hidden = hidden if moved else hidden[:batch]
+    proven, by_kernel = (hidden_attention(query, hidden, padding, ancestors=ancestors) for _ in range(2))
+    ((variant, trusted),) = trial.verdicts.items()
+    assert trusted and not as_on_a_gpu()
+    assert variant[-3:] == (padded, moved, batch == 1)
+    assert not torch.equal(proven, by_kernel)  # the kernel rounds less
+    assert_close(by_kernel, proven, 1e-2)
+
+
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
+def test_ancestral_attention_goes_to_the_kernel(as_on_a_gpu, padded):
+    query = random(3, 4, 64, dtype=torch.float16) * 0.3
+    key, value = random(2, 5, 2, 70, 64, dtype=torch.float16)
+    padding = torch.arange(65, device=DEVICE).expand(3, 65) > 60 if padded else None
+    ancestors = torch.randint(5, (3, 65), device=DEVICE)
+    proven, by_kernel = (ancestral_attention(query, key, value, ancestors, padding) for _ in range(2))
+    assert list(trial.verdicts.values()) == [True] and not as_on_a_gpu()
+    assert not torch.equal(proven, by_kernel)
+    assert_close(by_kernel, proven, 1e-2)
+
+
+@pytest.mark.parametrize("case", ["float32", "mask by row", "one mask for two", "odd width"])
+def test_what_no_kernel_serves_goes_to_pytorch(as_on_a_gpu, case):
+    dtype, width = torch.float32 if case == "float32" else torch.float16, 40 if case == "odd width" else 64
+    query, hidden = random(2, 4, width, dtype=dtype), random(2, 7, width, dtype=dtype)
+    masks = {"mask by row": (2, 4, 7), "one mask for two": (1, 7)}
+    mask = torch.zeros(masks.get(case, (2, 7)), dtype=torch.bool, device=DEVICE)
+    expected, _, _ = shared_kv_attention(query, hidden, hidden, mask)
+    assert torch.equal(hidden_attention(query, hidden, mask), expected)
+    assert not trial.verdicts and not as_on_a_gpu()

@@ -46,7 +46,15 @@ def hidden_attention(query, hidden, mask=None, *, ancestors=None, softmax_dtype=
     if launch is None:
         return by_pytorch()
     stretches = fused.stretches_for(b, rows, hidden.size(1), launch, device.multi_processor_count)
-    variant = "fused attention", query.device, query.dtype, launch, mask is None, ancestors is None, stretches > 1
+    variant = (
+        "fused attention",
+        query.device,
+        query.dtype,
+        launch,
+        mask is not None,
+        ancestors is not None,
+        stretches > 1,
+    )
     return tried(variant, lambda: fused.fused_attention(query, hidden, launch, stretches, mask, ancestors), by_pytorch)
 
 
@@ -80,7 +88,7 @@ def ancestral_attention(query, key, value, ancestors, padding=None, *, softmax_d
         return by_pytorch()
     from el_fairseq.ops.kernels import ancestral
 
-    variant = "ancestral attention", query.device, query.dtype, dim, query.size(1) // key.size(1), padding is None
+    variant = "ancestral attention", query.device, query.dtype, dim, query.size(1) // key.size(1), padding is not None
     return tried(variant, lambda: ancestral.ancestral_attention(query, key, value, ancestors, padding), by_pytorch)
 
 
