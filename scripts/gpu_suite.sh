@@ -51,7 +51,7 @@ done
 find_python() {
     local name
     for name in "$ROOT/.venv/bin/python" python python3; do
-        if command -v "$name" >/dev/null && "$name" -c 'import torch' 2>/dev/null; then
+        if command -v "$name" >/dev/null && "$name" -c 'import torch' >/dev/null 2>&1; then
             echo "$name"
             return
         fi
