@@ -21,7 +21,8 @@ DIR/report.txt is what was printed, DIR/stages.jsonl how each stage ended. Every
 fails or runs out of it keeps the rows it has written, the next ones follow, and the exit status is 1 at the end.
 
 * --only: just these stages, comma-separated. What a stage wrote to DIR earlier is replaced.
-* --cpu: small shapes in float32 on the CPU, to try the suite itself; its numbers say nothing about a GPU.
+* --cpu: small shapes in float32 on the CPU, to try the suite itself; its numbers say nothing about a GPU, and it may
+  take longer.
 * Python is that of .venv, or the first of python and python3 that has PyTorch. Nothing is installed.
 HELP
 }
@@ -70,7 +71,7 @@ stage() { # NAME SECONDS COMMAND...: run it if it is wanted, for so long at most
         124 | 137) ended="out of time" ;;
         *) ended=failed ;;
     esac
-    printf '== %s: %s, %s s\n' "$name" "$ended" $((SECONDS - started))
+    printf '\n== %s: %s, %s s\n' "$name" "$ended" $((SECONDS - started))
     printf '{"stage": "%s", "ended": "%s", "status": %s, "seconds": %s}\n' \
         "$name" "$ended" "$status" $((SECONDS - started)) >>"$OUT/stages.jsonl"
 }
@@ -94,16 +95,16 @@ on_gpu() {
     bench budget 75 bench_decode.py large.jsonl "${bart[@]}" --batch 16,64,128 --rounds 1 --memory-budget 16
 }
 
-on_cpu() {
-    local tiny=(--cpu --source 6 --tokens 3 --beam 2 --rounds 1 --modes auto)
-    stage tests 85 "$PYTHON" -m pytest -p no:cacheprovider tests/ops/test_kernels.py
-    bench attention 50 bench_attention.py attention.jsonl --cpu --batch 1,2 --source 8 --dim 64 --heads 4 --rounds 2
-    bench bart 100 bench_decode.py bart.jsonl "${tiny[@]}" --arch bart_base --batch 1,2 --no-repeat-ngram-size 3
-    bench gpt2 45 bench_decode.py gpt2.jsonl "${tiny[@]}" --arch gpt2_small --batch 2
-    bench base 40 bench_decode.py base.jsonl "${tiny[@]}" --arch base --batch 1,2
-    bench memory 35 bench_state.py memory.jsonl --cpu --arch base --batch 1 --source 8 --beam 2 --dtype float32
-    bench largest 75 bench_decode.py large.jsonl "${tiny[@]}" --arch base --batch 4
-    bench budget 75 bench_decode.py large.jsonl "${tiny[@]}" --arch base --batch 8 --memory-budget 4
+on_cpu() { # without haste: the machine may be a slow one
+    local tiny=(--cpu --arch base --source 6 --tokens 3 --beam 2 --rounds 1 --modes auto)
+    stage tests 600 "$PYTHON" -m pytest -p no:cacheprovider tests/ops/test_kernels.py
+    bench attention 600 bench_attention.py attention.jsonl --cpu --batch 2 --source 8 --dim 64 --heads 4 --rounds 2
+    bench bart 600 bench_decode.py bart.jsonl "${tiny[@]}" --batch 2 --no-repeat-ngram-size 3
+    bench gpt2 600 bench_decode.py gpt2.jsonl "${tiny[@]}" --arch gpt2_small --batch 2
+    bench base 600 bench_decode.py base.jsonl "${tiny[@]}" --batch 1,2
+    bench memory 600 bench_state.py memory.jsonl --cpu --arch base --batch 1 --source 8 --beam 2 --dtype float32
+    bench largest 600 bench_decode.py large.jsonl "${tiny[@]}" --batch 4
+    bench budget 600 bench_decode.py large.jsonl "${tiny[@]}" --batch 8 --memory-budget 4
 }
 
 suite() {

@@ -21,7 +21,8 @@ HOPPER = 227 * 1024  # bytes of shared memory a block may have
 SHAPES = [  # B, R, S, D, stretches
     (1, 4, 1, 64, 1),
     (2, 20, 65, 192, 1),
-    (3, 4, 63, 64, 2),
+    (3, 4, 150, 64, 1),
+    (3, 4, 150, 64, 3),
     (1, 64, 33, 512, 1),
     (1, 17, 130, 768, 3),
     (1, 16, 65, 1024, 1),
@@ -60,7 +61,7 @@ def test_fused_attention_reads_no_padding(shape):
     assert_close(attend(query, hidden, stretches), oracle(query, hidden, padding).float())
     padding[0, (s + 1) // 2 :] = True  # at the right, ...
     padding[1:2, : s - 1] = True  # at the left, all but one token, ...
-    padding[2:3, s // 2 : s // 2 + 2] = True  # and in the middle
+    padding[2:3, 40 : s - 15] = True  # and in the middle, a whole stretch and more
     hidden[:2][padding[:2]] = float("nan")
     assert_close(attend(query, hidden, stretches, padding=padding), oracle(query, hidden, padding).float())
 
@@ -115,6 +116,7 @@ def test_ancestral_attention_is_the_oracle(shape, dtype):
     assert_close(ancestral.ancestral_attention(query, key, value, ancestors), expected)
     assert_close(ancestral_attention(query, key, value, ancestors), expected)
     padding = torch.rand(n, t, device=DEVICE) < 0.4
+    padding[0] = True  # more than is looked up at once
     padding[:, -1] = False
     actual = ancestral.ancestral_attention(query, key, value, ancestors, padding)
     assert_close(actual, ancestral_attention(query.float(), key.float(), value.float(), ancestors, padding).to(dtype))

@@ -175,14 +175,13 @@ def _join(parts, tops, totals, output, rows, stretches, DIM: tl.constexpr, COLUM
     at = b * stretches * rows + r
     top = tl.load(tops + at + stretch * rows, mask=stretch < stretches, other=float("-inf"))
     total = tl.load(totals + at + stretch * rows, mask=stretch < stretches, other=0.0)
-    highest = tl.max(top)
-    base = tl.where(highest == float("-inf"), 0.0, highest)
-    mass = tl.sum(total * tl.exp2(top - base))
+    highest = tl.max(top)  # -inf in a row that sees no token, which becomes NaN here
+    mass = tl.sum(total * tl.exp2(top - highest))
     context = tl.zeros((COLUMNS,), tl.float32)
     for i in range(stretches):
         own = at + i * rows
         part = tl.load(parts + own * DIM + column, mask=column < DIM, other=0.0)
-        context += part * tl.exp2(tl.load(tops + own) - base)
+        context += part * tl.exp2(tl.load(tops + own) - highest)
     tl.store(output + (b * rows + r) * DIM + column, context / mass, mask=column < DIM)
 
 
