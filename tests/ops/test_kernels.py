@@ -240,10 +240,10 @@ def as_on_a_gpu(monkeypatch, warnings):
 @pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
 def test_hidden_attention_goes_to_the_kernel(as_on_a_gpu, batch, moved, padded):
     query = random(batch, 20, 64, dtype=torch.float16) * 0.3
-    hidden = random(batch + 1, 70, 64, dtype=torch.float16)
+    hidden = random(batch + 1, 75, 64, dtype=torch.float16)
     padding = torch.arange(70, device=DEVICE).expand(batch, 70) > 64 if padded else None
     ancestors = torch.randint(batch + 1, (batch, 70), device=DEVICE) if moved else None
-    hidden = hidden if moved else hidden[:batch]
+    hidden = hidden if moved else hidden[:batch, :70]
     proven, by_kernel = (hidden_attention(query, hidden, padding, ancestors=ancestors) for _ in range(2))
     ((variant, trusted),) = trial.verdicts.items()
     assert trusted and not as_on_a_gpu()
@@ -264,12 +264,13 @@ def test_ancestral_attention_goes_to_the_kernel(as_on_a_gpu, padded):
     assert_close(by_kernel, proven, 1e-2)
 
 
-@pytest.mark.parametrize("case", ["float32", "mask by row", "one mask for two", "odd width"])
+@pytest.mark.parametrize("case", ["float32", "mask by row", "one mask for two", "spread mask", "odd width"])
 def test_what_no_kernel_serves_goes_to_pytorch(as_on_a_gpu, case):
     dtype, width = torch.float32 if case == "float32" else torch.float16, 40 if case == "odd width" else 64
     query, hidden = random(2, 4, width, dtype=dtype), random(2, 7, width, dtype=dtype)
     masks = {"mask by row": (2, 4, 7), "one mask for two": (1, 7)}
     mask = torch.zeros(masks.get(case, (2, 7)), dtype=torch.bool, device=DEVICE)
+    mask = mask.t().contiguous().t() if case == "spread mask" else mask
     expected, _, _ = shared_kv_attention(query, hidden, hidden, mask)
     assert torch.equal(hidden_attention(query, hidden, mask), expected)
     assert not trial.verdicts and not as_on_a_gpu()

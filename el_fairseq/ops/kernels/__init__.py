@@ -1,8 +1,8 @@
 """Attention while decoding, by a Triton kernel where one serves, by PyTorch everywhere else.
 
-``triton`` comes with PyTorch for CUDA. Without it, on a CPU, in float32 (exact products of which do not
-run on tensor cores), for a width or a GPU that a kernel does not fit, and wherever gradients are wanted, PyTorch
-computes. A kernel has to prove itself before it is used, see ``trial``.
+``triton`` comes with PyTorch for CUDA. Without it, on a CPU, in float32 (whose exact products do not run on
+tensor cores), for a width or a GPU that a kernel does not fit, and wherever gradients are wanted, PyTorch computes. A
+kernel has to prove itself before it is used, see ``trial``.
 """
 
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ def hidden_attention(query, hidden, mask=None, *, ancestors=None, softmax_dtype=
 
     Args:
         query: ``[B, R, D]``, already scaled.
-        hidden: ``[B, S, D]``; with ``ancestors``, ``[B', S, D]``.
+        hidden: ``[B, S, D]``; with ``ancestors``, ``[B', S', D]`` of at least S tokens.
         mask: as of ``shared_kv_attention``.
         ancestors: ``[B, S]`` integers: token j of what i attends to is ``hidden[ancestors[i, j], j]``; or None.
         softmax_dtype: dtype of the softmax, where PyTorch computes.
@@ -36,7 +36,7 @@ def hidden_attention(query, hidden, mask=None, *, ancestors=None, softmax_dtype=
         kept, left_out = kept.to(dtype), None if mask is None else mask[part]
         return shared_kv_attention(query[part].to(dtype), kept, kept, left_out, softmax_dtype=softmax_dtype)[0]
 
-    if not (_served(query, hidden) and _is_padding(mask, query)):
+    if not (_served(query, hidden) and _is_padding(mask, query) and _side_by_side(mask, ancestors)):
         return by_pytorch()
     from el_fairseq.ops.kernels import fused
 
@@ -45,7 +45,8 @@ def hidden_attention(query, hidden, mask=None, *, ancestors=None, softmax_dtype=
     launch = fused.launch_for(rows, dim, query.element_size(), device.shared_memory_per_block_optin)
     if launch is None:
         return by_pytorch()
-    stretches = fused.stretches_for(b, rows, hidden.size(1), launch, device.multi_processor_count)
+    length = hidden.size(1) if ancestors is None else ancestors.size(1)
+    stretches = fused.stretches_for(b, rows, length, launch, device.multi_processor_count)
     variant = (
         "fused attention",
         query.device,
@@ -84,7 +85,8 @@ def ancestral_attention(query, key, value, ancestors, padding=None, *, softmax_d
         return shared_kv_attention(grouped, *kept, mask, softmax_dtype=softmax_dtype)[0].view(n, heads, -1)
 
     dim = query.size(-1)
-    if not (_served(query, key, value) and key.size(-1) == value.size(-1) == dim <= WIDEST_HEAD):
+    fits = key.size(-1) == value.size(-1) == dim <= WIDEST_HEAD and _side_by_side(ancestors, padding)
+    if not (fits and _served(query, key, value)):
         return by_pytorch()
     from el_fairseq.ops.kernels import ancestral
 
@@ -104,7 +106,9 @@ def _served(*tensors):
     return (
         first.is_cuda
         and torch.version.cuda is not None
-        and all(x.dtype == first.dtype and x.stride(-1) == 1 for x in tensors)
+        and first.device.index == torch.cuda.current_device()  # where Triton launches
+        and all(x.dtype == first.dtype for x in tensors)
+        and _side_by_side(*tensors)
         and first.dtype in DTYPES
         and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
         and find_spec("triton") is not None
@@ -113,6 +117,9 @@ def _served(*tensors):
 
 
 def _is_padding(mask, query):
-    if mask is None:
-        return True
-    return mask.dtype == torch.bool and mask.dim() == 2 and mask.size(0) == query.size(0) and mask.stride(1) == 1
+    return mask is None or (mask.dtype == torch.bool and mask.dim() == 2 and mask.size(0) == query.size(0))
+
+
+def _side_by_side(*tensors):
+    """Whether columns of these, of those that are not None, follow each other in memory."""
+    return all(x is None or x.stride(-1) == 1 for x in tensors)

@@ -197,18 +197,18 @@ def fused_attention(query, hidden, launch, stretches=1, padding=None, ancestors=
     Padding at either end of a sentence is not read. A row that sees no token is NaN.
 
     Args:
-        query: ``[B, R, D]``, already scaled, columns side by side (likewise ``hidden``).
+        query: ``[B, R, D]``, already scaled; its columns, as those of all that follow, lie side by side.
         hidden: ``[B, S, D]``, of the same dtype: float16, bfloat16, float32. All sums are float32.
         launch: from ``launch_for(R, D, ...)``.
         stretches: how many programs share the source of a sentence.
         padding: ``[B, S]`` boolean, True where there is no token, or None.
-        ancestors: ``[B, S]`` integers: ``hidden [B', S, D]`` holds token j of sentence i in row ``ancestors[i, j]``.
+        ancestors: ``[B, S]`` integers: ``hidden [B', S', D]`` holds token j of sentence i in row ``ancestors[i, j]``.
 
     Returns:
         ``[B, R, D]``, of the dtype of the query.
     """
     b, rows, dim = query.shape
-    length = hidden.size(1)
+    length = hidden.size(1) if ancestors is None else ancestors.size(1)
     divided = stretches > 1
     output = query.new_empty(b, rows, dim)
     parts, tops, totals = output, output, output
