@@ -1,8 +1,8 @@
 """Attention while decoding, by a Triton kernel where one serves, by PyTorch everywhere else.
 
-``triton`` comes with PyTorch for CUDA. Without it, on a CPU, in float32 (whose exact products do not run on
-tensor cores), for a width or a GPU that a kernel does not fit, and wherever gradients are wanted, PyTorch computes. A
-kernel has to prove itself before it is used, see ``trial``.
+``triton`` comes with PyTorch for CUDA. PyTorch computes without it, on a CPU, in float32 (the kernel's tiles are small
+then; what they would gain is not known), for a width or a GPU that a kernel does not fit, and wherever gradients are
+wanted. A kernel has to prove itself before it is used, see ``trial``.
 """
 
 from importlib.util import find_spec

@@ -20,10 +20,11 @@ import triton
 import triton.language as tl
 
 PADDING_TILE = 1024  # bytes of the padding mask looked at at once
-# Rows of a program, tokens at once, stages of the pipeline: the first that fit. Two products of matrices need 16.
+# Rows of a program, tokens at once, stages of the pipeline: the first that fit; the last of them in float32.
 BLOCKS = ((32, 32, 3), (32, 32, 2), (32, 16, 3), (32, 16, 2), (16, 32, 3), (16, 32, 2), (16, 16, 2))
 SHORTEST = 64  # tokens of a stretch, at least
 REGISTERS = 224  # of a thread, of the 255 there are, for what the kernel's tensors need
+PRECISION = tl.constexpr("tf32x3")  # float32 on tensor cores, each product as three of fewer bits
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
@@ -47,7 +48,7 @@ def launch_for(rows, dim, itemsize, shared):
         return None
     warps = 4 if dim % 128 else 8
     width = min(128, (dim // warps) & -(dim // warps))  # the largest power of two that divides it
-    for block_r, block_s, stages in BLOCKS:
+    for block_r, block_s, stages in BLOCKS if itemsize == 2 else BLOCKS[-1:]:
         if block_r > 16 and rows <= 16:
             continue
         held = block_r * dim // (32 * warps)  # registers of a thread: output, and of the query half as many at a time
@@ -137,7 +138,7 @@ def _attend(
         partial = tl.zeros((WARPS, BLOCK_R, BLOCK_S), tl.float32)
         for c in tl.static_range(CHUNKS):
             x = x + (tl.load(hidden + offset[None, :, None] + c * STEP + column, mask=shown[None, :, None], other=0.0),)
-            partial = tl.dot(q[c], tl.permute(x[c], (0, 2, 1)), partial, input_precision="ieee")
+            partial = tl.dot(q[c], tl.permute(x[c], (0, 2, 1)), partial, input_precision=PRECISION)
         if PADDED:
             shown = shown & (ahead == 0)
             ahead = tl.load(padding + at + BLOCK_S, mask=at + BLOCK_S < end, other=1)
@@ -153,7 +154,7 @@ def _attend(
         grown = ()
         for c in tl.static_range(CHUNKS):
             faded = context[c] * fade[None, :, None]
-            grown = grown + (tl.dot(shared, x[c], faded, input_precision="ieee"),)
+            grown = grown + (tl.dot(shared, x[c], faded, input_precision=PRECISION),)
         context = grown
 
     mass = 1.0 / total
