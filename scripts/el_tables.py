@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The EL paper's tables in Markdown, from the rows that reproduce_el_tables.sh has measured, the published beside them.
+"""The EL paper's tables in Markdown: what reproduce_el_tables.sh has measured, and the published numbers beside it.
 
 Usage: el_tables.py SPEED.jsonl STATE.jsonl
 """
@@ -40,6 +40,16 @@ PUBLISHED_STATE = {
 SOURCE = "V100 16 GB, fairseq 0.9 (GPT-2: transformers 3.0.2), arXiv 2105.04779; not measured here"
 
 
+MODES = ("stock", "shared", "on")
+
+
+def shown(row, kind, mode):
+    """One measured number, OOM, or nothing where the paper has a row that was not measured here."""
+    if row is None:
+        return ""
+    return "OOM" if mode in row["out_of_memory"] else f"{row[kind][mode]:,.2f}" if mode in row[kind] else ""
+
+
 def fastest(rows, mode):
     """``(sentences per second, batch)`` of the batch size at which this mode is fastest, or None if none fits."""
     speeds = [(r["sentences_per_second"][mode], r["batch"]) for r in rows if mode in r["seconds"]]
@@ -56,7 +66,7 @@ def speed_table(rows):
     for row in rows:
         groups.setdefault((row["label"], row["arch"], row["search"], row["beam"]), []).append(row)
     for (task, arch, search, beam), group in groups.items():
-        best = {mode: fastest(group, mode) for mode in ("stock", "shared", "on")}
+        best = {mode: fastest(group, mode) for mode in MODES}
         ratio = f"{best['on'][0] / best['stock'][0]:.2f}x" if best["stock"] and best["on"] else ""
         here = " | ".join(f"{best[mode][0]:.2f} ({best[mode][1]})" if best[mode] else "OOM" for mode in best)
         published = PUBLISHED_SPEED.get(task, {}).get(search)
@@ -74,12 +84,11 @@ def batch_table(rows):
     yield ""
     yield "| batch | stock | shared K/V | EL | peak, MiB: stock | shared | EL | published: MHA | EL |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for row in sorted(rows, key=lambda row: row["batch"]):
-        modes = ("stock", "shared", "on")
-        speeds = [f"{row['sentences_per_second'][mode]:.2f}" if mode in row["seconds"] else "OOM" for mode in modes]
-        peaks = [f"{row['peak_mib'][mode]:,.0f}" if mode in row["peak_mib"] else "OOM" for mode in modes]
-        published = PUBLISHED_BATCH.get(row["batch"], ("", ""))
-        yield f"| {row['batch']} | {' | '.join([*speeds, *peaks, *published])} |"
+    measured = {row["batch"]: row for row in rows}
+    for batch in sorted({*measured, *PUBLISHED_BATCH}):
+        row = measured.get(batch)
+        cells = [shown(row, kind, mode) for kind in ("sentences_per_second", "peak_mib") for mode in MODES]
+        yield f"| {batch} | {' | '.join([*cells, *PUBLISHED_BATCH.get(batch, ('', ''))])} |"
 
 
 def state_table(rows):
@@ -90,25 +99,21 @@ def state_table(rows):
     yield ""
     yield "| batch | length | K/V per beam | stock 0.12 | shared K/V | EL | times less | published: MHA | EL |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for row in sorted(rows, key=lambda row: (row["batch"], row["source"])):
-        mib = row["state_mib"]
-        values = [f"{mib[layout]:,.1f}" if layout in mib else "OOM" for layout in layouts]
+    measured = {(row["batch"], row["source"]): row for row in rows}
+    for batch, source in sorted({*measured, *PUBLISHED_STATE}):
+        row = measured.get((batch, source))
+        mib = row["state_mib"] if row else {}
         ratio = f"{mib['per-beam'] / mib['on']:.0f}x" if {"per-beam", "on"} <= mib.keys() else ""
-        published = PUBLISHED_STATE.get((row["batch"], row["source"]), ("", ""))
-        there = " | ".join(f"{gb} GB" if gb else "" for gb in published)
-        yield f"| {row['batch']} | {row['source']} | {' | '.join(values)} | {ratio} | {there} |"
+        cells = [*(shown(row, "state_mib", layout) for layout in layouts), ratio]
+        there = [f"{gb} GB" if gb else "" for gb in PUBLISHED_STATE.get((batch, source), ("", ""))]
+        yield f"| {batch} | {source} | {' | '.join([*cells, *there])} |"
 
 
 def tables(speed, state):
     """All tables for which there are rows, as lines."""
     row = (speed or state)[0]
     yield f"Measured on {row['device']}, {row['threads']} CPU threads, torch {row['torch']}, commit {row['commit']}."
-    random = any(row["weights"] == "random" for row in speed)
-    yield (
-        "Weights are random: every hypothesis runs to its full length."
-        if random
-        else "Weights are those of checkpoints."
-    )
+    yield "Where no checkpoint is named, weights are random and every hypothesis runs to its full length."
     parts = [
         (speed_table, [row for row in speed if not row["label"].startswith("batch")]),
         (batch_table, [row for row in speed if row["label"] == "batch"]),

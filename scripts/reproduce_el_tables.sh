@@ -114,6 +114,10 @@ else
     STATE=(--arch bart_base --batch 8 --source "128,256,512,1024" --dtype float32)
 fi
 
+if [[ -n ${MODEL[cnndm]:-} ]]; then
+    BY_BATCH+=(--path "${MODEL[cnndm]}" --data "${BIN[cnndm]}")
+fi
+
 echo
 echo "== 2/5 speed by batch size"
 decode --label batch "${BY_BATCH[@]}"
