@@ -51,7 +51,7 @@ def parse_args(argv):
     parser.add_argument("--gen-subset", default="test", help="which part of --data")
     parser.add_argument("--batch", type=integers, default=[64], help="sentences in a batch")
     parser.add_argument("--sentences", type=int, help="how many are decoded, in batches (default: one batch)")
-    parser.add_argument("--source", type=integers, default=[25], help="length of the longest source, in tokens")
+    parser.add_argument("--source", type=integers, help="tokens of the longest source (default: 25; with --path 1024)")
     parser.add_argument("--shortest", type=int, help="length of the shortest source (default: half of --source)")
     parser.add_argument("--lengths-of", type=Path, metavar="TEXT", help="lengths of this text's lines instead, cut")
     parser.add_argument("--tokens-per-word", type=float, default=1.0, help="what a word of that text is taken for")
@@ -64,7 +64,9 @@ def parse_args(argv):
     parser.add_argument("--modes", type=names, default=["auto", "on"], help="what to compare with stock")
     parser.add_argument("--peer", type=names, default=[], help=f"other engines, same weights: {', '.join(PEERS)}")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; one more warms up")
-    parser.add_argument("--fp16", action="store_true")
+    half = parser.add_mutually_exclusive_group()
+    half.add_argument("--fp16", dest="dtype", action="store_const", const="float16", default="float32")
+    half.add_argument("--bf16", dest="dtype", action="store_const", const="bfloat16")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--memory-budget", type=float, metavar="GIB", help="fail where a card of this size would")
     parser.add_argument("--label", default="", help="goes into the rows, to tell tables apart")
@@ -80,6 +82,7 @@ def parse_args(argv):
                 parser.error(f"{option} {name}: choose of {', '.join(known)}")
     if args.resume and args.json is None:
         parser.error("--resume needs --json, the file to go on with")
+    args.source = args.source or [25 if args.path is None else 1024]
     return args
 
 
@@ -104,7 +107,7 @@ def cells(args):
             "beam": 1 if search == "greedy" else beam,
             "lenpen": args.lenpen,
             "no_repeat_ngram_size": args.no_repeat_ngram_size,
-            "dtype": "float16" if args.fp16 else "float32",
+            "dtype": args.dtype,
             "memory_budget_gib": args.memory_budget,
         }
 
