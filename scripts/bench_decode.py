@@ -16,8 +16,8 @@ Modes: values of --el-attention, and "shared", keys and values once a sentence o
 when the output is lossless: every difference of a hypothesis has to be a tie that float64 resolves alike (see
 check_lossless.py). Rounds alternate between the modes, so that a noisy machine hits all of them. Where memory runs out
 the row says OOM; the hypotheses to compare with then come from smaller batches, outside any --memory-budget.
-"Peak" is by how much memory rises above the weights in the round that warms up: what PyTorch allocates on a GPU (and so
-nothing of CTranslate2's), resident memory of the process on Linux's CPU.
+"Peak" is by how much memory rises in one round above what was there before, the weights: on a GPU what PyTorch
+allocates (and so nothing of CTranslate2's), on Linux's CPU resident memory of the process.
 
 A peer's speed is printed when its best hypothesis is among stock's for at least half of the sentences; engines break
 ties and sum rounding errors in other ways, and rank hypotheses without the end that stock makes them take.
@@ -125,24 +125,23 @@ def generation_of(cell, subject):
     )
 
 
-def warm_up(subject):
-    """Let libraries set up what they keep for good, lest the first mode pays for it: one short sentence."""
-    first = subject.samples({"batch": 1, "source": 4, "shortest": 4})[:1]
-    Contest(subject.task, subject.model, GenerationConfig(beam=2, max_len_b=2), first, subject.device).decode("stock")
-
-
 def measure(contestants, rounds, device):
     """Seconds of each round, first hypotheses and peak memory by name; those that ran out of memory have no seconds."""
     times, hypotheses, peaks = {name: [] for name in contestants}, {}, {}
+    # On a CPU libraries set up more in the first round; on a GPU what is released before has to be asked for again.
+    observed = 0 if device.type == "cuda" else rounds
     for round_ in range(rounds + 1):
         for name, decode in contestants.items():
             if name not in times:
                 continue
             try:
+                run, peak = peak_of(decode, device) if round_ == observed else (decode(), None)
                 if round_ == 0:
-                    (hypotheses[name], _), peaks[name] = peak_of(decode, device)
+                    hypotheses[name] = run[0]
                 else:
-                    times[name].append(decode()[1])
+                    times[name].append(run[1])
+                if round_ == observed:
+                    peaks[name] = peak
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -230,7 +229,6 @@ def main(argv=None):
         if row is None:
             if subject is None or subject.name != cell["arch"]:
                 subject = Subject(cell["arch"], args, device)
-                warm_up(subject)
             row = {**bench(cell, subject, args, budget), **about}
             if args.json:
                 append_row(args.json, row)
