@@ -164,11 +164,7 @@ def bench(cell, subject, args, budget):
         stock = outputs["stock"] if "stock" in outputs else contest.decode_in_parts("stock")
         lossless = {mode: check(contest, mode, stock, outputs[mode]) for mode in args.modes if mode in times}
         agree = {name: peers[name].agreement(stock, outputs[name]) for name in peers if name in times}
-    prompts = sum(int(s["net_input"]["src_lengths"].sum()) for s in samples) if subject.language_model else 0
-    tokens = {}
-    for name in times:
-        best = outputs[name] if name in peers else [hypotheses[0]["tokens"][:-1] for hypotheses in outputs[name]]
-        tokens[name] = sum(map(len, best)) - (0 if name in peers else prompts)
+    tokens = {name: count_tokens(outputs[name], subject, samples if name not in peers else None) for name in times}
     unseen = [name for name in peers if subject.device.type == "cuda" and not peers[name].engine.in_torch]
     medians = {name: statistics.median(took) for name, took in times.items()}
     ratios = {name: [a / b for a, b in zip(times.get("stock", []), took)] for name, took in times.items()}
@@ -188,6 +184,14 @@ def bench(cell, subject, args, budget):
         "peak_mib": {name: peak / MIB for name, peak in peaks.items() if peak is not None and name not in unseen},
         "weights_mib": sum(p.nbytes for p in subject.model.parameters()) / MIB,
     }
+
+
+def count_tokens(outputs, subject, samples):
+    """Generated tokens of the best hypotheses: a peer's (``samples`` is None), or fairseq's, with end and prompt."""
+    if samples is None:
+        return sum(map(len, outputs))
+    prompts = sum(int(s["net_input"]["src_lengths"].sum()) for s in samples) if subject.language_model else 0
+    return sum(len(hypotheses[0]["tokens"]) - 1 for hypotheses in outputs) - prompts
 
 
 def check(contest, mode, expected, actual):
