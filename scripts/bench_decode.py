@@ -16,8 +16,8 @@ Modes: values of --el-attention, and "shared", keys and values once a sentence o
 when the output is lossless: every difference of a hypothesis has to be a tie that float64 resolves alike (see
 check_lossless.py). Rounds alternate between the modes, so that a noisy machine hits all of them. Where memory runs out
 the row says OOM; the hypotheses to compare with then come from smaller batches, outside any --memory-budget.
-"Peak" is by how much memory rises above the weights in the round that warms up: what PyTorch allocates on a GPU (and so
-nothing of CTranslate2's), resident memory of the process on Linux's CPU.
+"Peak" is by how much memory rises in one round above what was there before, the weights: on a GPU what PyTorch
+allocates (and so nothing of CTranslate2's), on Linux's CPU resident memory of the process.
 
 A peer's speed is printed when its best hypothesis is among stock's for at least half of the sentences; engines break
 ties and sum rounding errors in other ways, and rank hypotheses without the end that stock makes them take.
@@ -51,7 +51,7 @@ def parse_args(argv):
     parser.add_argument("--gen-subset", default="test", help="which part of --data")
     parser.add_argument("--batch", type=integers, default=[64], help="sentences in a batch")
     parser.add_argument("--sentences", type=int, help="how many are decoded, in batches (default: one batch)")
-    parser.add_argument("--source", type=integers, default=[25], help="length of the longest source, in tokens")
+    parser.add_argument("--source", type=integers, help="tokens of the longest source (default: 25; with --path 1024)")
     parser.add_argument("--shortest", type=int, help="length of the shortest source (default: half of --source)")
     parser.add_argument("--lengths-of", type=Path, metavar="TEXT", help="lengths of this text's lines instead, cut")
     parser.add_argument("--tokens-per-word", type=float, default=1.0, help="what a word of that text is taken for")
@@ -64,7 +64,9 @@ def parse_args(argv):
     parser.add_argument("--modes", type=names, default=["auto", "on"], help="what to compare with stock")
     parser.add_argument("--peer", type=names, default=[], help=f"other engines, same weights: {', '.join(PEERS)}")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; one more warms up")
-    parser.add_argument("--fp16", action="store_true")
+    half = parser.add_mutually_exclusive_group()
+    half.add_argument("--fp16", dest="dtype", action="store_const", const="float16", default="float32")
+    half.add_argument("--bf16", dest="dtype", action="store_const", const="bfloat16")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--memory-budget", type=float, metavar="GIB", help="fail where a card of this size would")
     parser.add_argument("--label", default="", help="goes into the rows, to tell tables apart")
@@ -80,6 +82,7 @@ def parse_args(argv):
                 parser.error(f"{option} {name}: choose of {', '.join(known)}")
     if args.resume and args.json is None:
         parser.error("--resume needs --json, the file to go on with")
+    args.source = args.source or [25 if args.path is None else 1024]
     return args
 
 
@@ -92,6 +95,7 @@ def cells(args):
         yield {
             "label": args.label,
             "arch": arch,
+            "weights": "random" if args.path is None else str(args.path),
             "batch": batch,
             "sentences": args.sentences or batch,
             "source": source,
@@ -103,7 +107,7 @@ def cells(args):
             "beam": 1 if search == "greedy" else beam,
             "lenpen": args.lenpen,
             "no_repeat_ngram_size": args.no_repeat_ngram_size,
-            "dtype": "float16" if args.fp16 else "float32",
+            "dtype": args.dtype,
             "memory_budget_gib": args.memory_budget,
         }
 
@@ -121,24 +125,23 @@ def generation_of(cell, subject):
     )
 
 
-def warm_up(subject):
-    """Let libraries set up what they keep for good, lest the first mode pays for it: one short sentence."""
-    first = subject.samples({"batch": 1, "source": 4, "shortest": 4})[:1]
-    Contest(subject.task, subject.model, GenerationConfig(beam=2, max_len_b=2), first, subject.device).decode("stock")
-
-
 def measure(contestants, rounds, device):
     """Seconds of each round, first hypotheses and peak memory by name; those that ran out of memory have no seconds."""
     times, hypotheses, peaks = {name: [] for name in contestants}, {}, {}
+    # On a CPU libraries set up more in the first round; on a GPU what is released before has to be asked for again.
+    observed = 0 if device.type == "cuda" else rounds
     for round_ in range(rounds + 1):
         for name, decode in contestants.items():
             if name not in times:
                 continue
             try:
+                run, peak = peak_of(decode, device) if round_ == observed else (decode(), None)
                 if round_ == 0:
-                    (hypotheses[name], _), peaks[name] = peak_of(decode, device)
+                    hypotheses[name] = run[0]
                 else:
-                    times[name].append(decode()[1])
+                    times[name].append(run[1])
+                if round_ == observed:
+                    peaks[name] = peak
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -161,11 +164,7 @@ def bench(cell, subject, args, budget):
         stock = outputs["stock"] if "stock" in outputs else contest.decode_in_parts("stock")
         lossless = {mode: check(contest, mode, stock, outputs[mode]) for mode in args.modes if mode in times}
         agree = {name: peers[name].agreement(stock, outputs[name]) for name in peers if name in times}
-    prompts = sum(int(s["net_input"]["src_lengths"].sum()) for s in samples) if subject.language_model else 0
-    tokens = {}
-    for name in times:
-        best = outputs[name] if name in peers else [hypotheses[0]["tokens"][:-1] for hypotheses in outputs[name]]
-        tokens[name] = sum(map(len, best)) - (0 if name in peers else prompts)
+    tokens = {name: count_tokens(outputs[name], subject, samples if name not in peers else None) for name in times}
     unseen = [name for name in peers if subject.device.type == "cuda" and not peers[name].engine.in_torch]
     medians = {name: statistics.median(took) for name, took in times.items()}
     ratios = {name: [a / b for a, b in zip(times.get("stock", []), took)] for name, took in times.items()}
@@ -185,6 +184,14 @@ def bench(cell, subject, args, budget):
         "peak_mib": {name: peak / MIB for name, peak in peaks.items() if peak is not None and name not in unseen},
         "weights_mib": sum(p.nbytes for p in subject.model.parameters()) / MIB,
     }
+
+
+def count_tokens(outputs, subject, samples):
+    """Generated tokens of the best hypotheses: a peer's (``samples`` is None), or fairseq's, with end and prompt."""
+    if samples is None:
+        return sum(map(len, outputs))
+    prompts = sum(int(s["net_input"]["src_lengths"].sum()) for s in samples) if subject.language_model else 0
+    return sum(len(hypotheses[0]["tokens"]) - 1 for hypotheses in outputs) - prompts
 
 
 def check(contest, mode, expected, actual):
@@ -226,7 +233,6 @@ def main(argv=None):
         if row is None:
             if subject is None or subject.name != cell["arch"]:
                 subject = Subject(cell["arch"], args, device)
-                warm_up(subject)
             row = {**bench(cell, subject, args, budget), **about}
             if args.json:
                 append_row(args.json, row)
@@ -241,5 +247,5 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"bench_decode.py: {error}") from error

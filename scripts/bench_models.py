@@ -138,7 +138,7 @@ class Subject:
                 self.model = build_model(shape, self.task)
             else:
                 self.task, self.model = load(args.path, args.data)
-            self.model.to(device, torch.float16 if args.fp16 else torch.float32)
+            self.model.to(device, getattr(torch, args.dtype))
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise ValueError(f"--memory-budget {args.memory_budget}: the weights of {name} need more") from error

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import fairseq
 import torch
 
 
@@ -60,6 +61,7 @@ def machine(device):
         "device": torch.cuda.get_device_name() if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "fairseq": fairseq.__version__,
         "python": platform.python_version(),
         "commit": commit,
         "command": " ".join([f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
