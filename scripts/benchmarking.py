@@ -1,12 +1,46 @@
-"""What the benchmarks share: a clock, and what machine it was."""
+"""What the benchmarks share: a clock, what machine it was, lists as options, and files of rows."""
 
+import json
 import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import fairseq
 import torch
+
+
+def integers(text):
+    """A comma-separated option of numbers."""
+    return [int(part) for part in text.split(",")]
+
+
+def names(text):
+    """A comma-separated option of words."""
+    return [part for part in text.split(",") if part]
+
+
+def read_rows(path):
+    """The rows of a file with one JSON object a line; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def known_row(rows, cell, names):
+    """The last of ``rows`` that has all of ``cell`` and a result for each of ``names``, or None."""
+    for row in reversed(rows):
+        if all(row.get(key) == value for key, value in cell.items()):
+            results = {*row.get("seconds", row.get("state_mib", {})), *row.get("out_of_memory", [])}
+            if results.issuperset(names):
+                return row
+    return None
+
+
+def append_row(path, row):
+    """Add one row to such a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def seconds(function, device):
@@ -27,6 +61,7 @@ def machine(device):
         "device": torch.cuda.get_device_name() if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "fairseq": fairseq.__version__,
         "python": platform.python_version(),
         "commit": commit,
         "command": " ".join([f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]]),

@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import os
 import random
 import sys
 from pathlib import Path
@@ -8,7 +9,11 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
-from fairseq import utils
+
+if not torch.cuda.is_available():  # before anything imports triton
+    os.environ["TRITON_INTERPRET"] = "1"
+
+from fairseq import utils  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -28,9 +33,10 @@ def float64(monkeypatch):
     monkeypatch.setattr(el_attention, "SOFTMAX_DTYPE", torch.float64)
 
 
-@pytest.fixture(
-    params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-)
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, NO_GPU])])
 def device(request):
     return torch.device(request.param)
 

@@ -8,7 +8,7 @@ from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended, hidden_everyw
 from el_fairseq.modules.packed_linear import PackedLinear
 from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
-from el_fairseq.ops import el_output, el_query, merge_masks, prompted_attention, shared_kv_attention
+from el_fairseq.ops import el_output, el_query, hidden_attention, merge_masks, prompted_attention, shared_kv_attention
 
 SOFTMAX_DTYPE = torch.float32  # fairseq.utils.softmax, whatever the dtype of the model
 
@@ -48,6 +48,8 @@ class ELMultiheadAttention(MultiheadAttention):
     Raises:
         ValueError: an option that the identities do not cover (see ``why_not``).
     """
+
+    by_kernel = True  # EL-attention in one pass where a kernel serves; False: in two products everywhere
 
     def __init__(self, *args, plan=hidden_everywhere, **kwargs):
         super().__init__(*args, **kwargs)
@@ -105,8 +107,11 @@ class ELMultiheadAttention(MultiheadAttention):
                 source, padding = _parts(state.cache.filled, state.cache.row_dim), state.padding
             else:
                 source, padding = self._cross_source(rows.size(0), key, incremental_state), key_padding_mask
-            attend = self._attend_hidden if len(source) == 1 else self._attend_projected
-            context, weights = attend(rows, *source, merge_masks(padding, attn_mask, rows.dtype))
+            mask = merge_masks(padding, attn_mask, rows.dtype)
+            if len(source) == 1:
+                context, weights = self._attend_hidden(rows, *source, mask, need_weights or need_head_weights)
+            else:
+                context, weights = self._attend_projected(rows, *source, mask)
         output = self.out_proj(context.transpose(0, 1))  # [N, T, E] -> [T, N, E]
         if not (need_weights or need_head_weights):
             return output, None
@@ -173,19 +178,25 @@ class ELMultiheadAttention(MultiheadAttention):
         """``[S, B, H·d] -> [B, H, S, d]``, contiguous."""
         return x.view(*x.shape[:2], self.num_heads, self.head_dim).permute(1, 2, 0, 3).contiguous()
 
-    def _attend_hidden(self, rows, hidden, mask):
-        """EL-attention: rows ``[N, T, E]``, hidden ``[B, S, K]`` -> context ``[N, T, E]``, weights ``[H, N, T, S]``."""
+    def _attend_hidden(self, rows, hidden, mask, want_weights):
+        """EL-attention: rows ``[N, T, E]``, hidden ``[B, S, K]`` -> context ``[N, T, E]``, and weights
+        ``[H, N, T, S]``, which may be None unless they are wanted."""
         n, t, _ = rows.shape
         b, s, k = hidden.shape
         query = el_query(rows.reshape(n * t, -1), self.k_proj.weight, self.num_heads)  # [N·T, H, K]
         query = query.reshape(b, -1, k)  # -> [B, M·T·H, K]
         if mask is not None and mask.dim() == 4:
             mask = mask.expand(b, n // b, t, s).repeat_interleave(self.num_heads, dim=2).reshape(b, -1, s)
-        context, weights, mass = shared_kv_attention(query, hidden, hidden, mask, **self._softmax())
+        options, weights, mass = self._softmax(), None, None
+        if want_weights or options["dropout"] is not None or not self.by_kernel:
+            context, weights, mass = shared_kv_attention(query, hidden, hidden, mask, **options)
+            weights = weights.view(n, t, self.num_heads, s).permute(2, 0, 1, 3)
+        else:
+            context = hidden_attention(query, hidden, mask, softmax_dtype=SOFTMAX_DTYPE)
         mass = None if mass is None else mass.view(n * t, self.num_heads)
         context = context.view(n * t, self.num_heads, k)
         context = el_output(context, self.v_proj.weight, self.v_proj.bias, mass).view(n, t, -1)
-        return context, weights.view(n, t, self.num_heads, s).permute(2, 0, 1, 3)
+        return context, weights
 
     def _attend_projected(self, rows, key, value, mask):
         """The stock product, keys and values ``[B, H, S, d]`` shared by the beams; returns as ``_attend_hidden``."""

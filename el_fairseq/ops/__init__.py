@@ -2,6 +2,7 @@
 T target length, R query rows that share one set of keys."""
 
 from el_fairseq.ops.el import el_output, el_query
+from el_fairseq.ops.kernels import ancestral_attention, hidden_attention
 from el_fairseq.ops.masks import merge_masks
 from el_fairseq.ops.mhe import mhe_output, mhe_query
 from el_fairseq.ops.ngram import block_repeated_ngrams_
@@ -10,9 +11,11 @@ from el_fairseq.ops.sdpa import shared_kv_sdpa
 from el_fairseq.ops.shared_kv import shared_kv_attention
 
 __all__ = [
+    "ancestral_attention",
     "block_repeated_ngrams_",
     "el_output",
     "el_query",
+    "hidden_attention",
     "merge_masks",
     "mhe_output",
     "mhe_query",

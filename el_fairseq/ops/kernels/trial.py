@@ -1,0 +1,44 @@
+"""No kernel is trusted before it has agreed with PyTorch, on the GPU and in the variant at hand."""
+
+import logging
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 3e-2}  # of the largest output
+FEW = slice(0, 4)  # sentences that are compared
+verdicts = {}  # variant -> whether its kernel is used from now on
+
+
+def tried(variant, kernel, reference):
+    """``kernel()``; but ``reference()`` where the kernel of this ``variant`` (hashable) has failed, or differed.
+
+    The first call of a variant does both and returns ``reference()``; the kernel's first sentences are compared with
+    ``reference(sentences, torch.float32)``. A kernel that does not compile, or asks for more than the GPU has, costs
+    one warning and nothing else. Running out of memory is no such failure.
+    """
+    if variant in verdicts:
+        return kernel() if verdicts[variant] else reference()
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return reference()  # a comparison would end the capture: this graph keeps to PyTorch
+    try:
+        problem = _difference(kernel()[FEW], reference(FEW, torch.float32))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a compiler, a driver or a missing C compiler may raise
+        problem = f"{type(error).__name__}: {error}"
+    verdicts[variant] = problem is None
+    if problem is not None:
+        logger.warning("PyTorch instead of the Triton kernel for %s: %s", variant[0], problem)
+    return reference()
+
+
+def _difference(actual, exact):
+    """What is wrong with ``actual``, or None; elements that are NaN in both agree."""
+    agree = torch.isnan(actual) & torch.isnan(exact)
+    error = float((actual - exact).abs().masked_fill(agree, 0).max())
+    largest = float(exact.nan_to_num(0.0).abs().max())
+    if error <= TOLERANCE[actual.dtype] * largest:
+        return None
+    return f"its output is off by {error:.1e} where the largest is {largest:.1e}"

@@ -1,0 +1,100 @@
+"""Stock and the plugin's modes over one model and the same batches: decode, and account for every difference."""
+
+import copy
+
+from bench_memory import is_out_of_memory, release
+from benchmarking import seconds
+from fairseq import utils
+from fairseq.sequence_generator import SequenceGenerator
+
+from el_fairseq import disable_el_attention, enable_el_attention
+from el_fairseq.generation import ELSequenceGenerator
+from el_fairseq.generation.lossless import Comparison, tokens_of
+from el_fairseq.modules.convert import use_el_attention
+from el_fairseq.modules.el_attention import PROJECTED
+from el_fairseq.modules.ngram_block import NGramBlock
+
+
+def projected_everywhere(kind, device):
+    """The plan behind ``shared``: keys and values, those of a source once for all its beams."""
+    return PROJECTED
+
+
+def turn(model, mode):
+    """Let ``model`` decode in this mode, in place, as if it had just been built."""
+    for layer in model.decoder.layers:
+        if hasattr(layer.encoder_attn, "beam_size"):
+            layer.encoder_attn.beam_size = 1  # BART's, which a generator for one beam leaves as the last one set it
+    if mode == "stock":
+        disable_el_attention(model)
+    elif mode == "shared":
+        use_el_attention(model, projected_everywhere)
+    else:
+        enable_el_attention(model, mode)
+
+
+class Contest:
+    """Decodes the batches ``samples`` with ``model`` in one mode or another.
+
+    Modes: ``stock``; a value of ``--el-attention``; ``shared``, keys and values shared by the beams on any device.
+    Where n-grams are blocked, stock blocks by the plugin's code: its own blocks nothing without its CUDA extension.
+    """
+
+    def __init__(self, task, model, generation, samples, device):
+        self.task, self.model, self.generation, self.samples, self.device = task, model, generation, samples, device
+        self.states = {}  # mode: (its decoder state, stock's), bytes at their peaks
+
+    def decode(self, mode):
+        """``(hypotheses, seconds)``: those of each sentence as fairseq returns them; encoder, search, finalisation."""
+        turn(self.model, mode)
+        hypotheses, took, state = [], 0.0, (0, 0)
+        for sample in self.samples:
+            generator = self._generator(mode)
+            took += seconds(lambda g=generator, s=sample: hypotheses.extend(self._step(g, s)), self.device)
+            if mode != "stock":
+                state = max(state, generator.meter.peak)
+        self.states[mode] = state
+        return hypotheses, took
+
+    def decode_in_parts(self, mode):
+        """``decode`` without its time; a batch that does not fit into memory is halved until it does."""
+        turn(self.model, mode)
+        return [hypotheses for sample in self.samples for hypotheses in self._halving(mode, sample)]
+
+    def compare(self, mode, expected, actual):
+        """A ``Comparison`` of two outputs of ``decode``: ties are where float64 makes both modes agree."""
+        found = Comparison()
+        differing = {i for i in range(len(expected)) if not found.add(expected[i], actual[i])}
+        double = None
+        for sample in self.samples:
+            ids = [i for i in sample["id"].tolist() if i in differing]
+            if not ids:
+                continue
+            # The whole batch again: an error that needs its company would not show in a sentence alone.
+            double = double or copy.deepcopy(self.model).double()
+            exact = Contest(self.task, double, self.generation, [sample], self.device)
+            pairs = dict(zip(sample["id"].tolist(), zip(exact.decode_in_parts("stock"), exact.decode_in_parts(mode))))
+            for i in ids:
+                stock, ours = ([tokens_of(hypothesis) for hypothesis in hypotheses] for hypotheses in pairs[i])
+                (found.ties if stock == ours else found.differences).append(i)
+        return found
+
+    def _generator(self, mode):
+        stock = self.task.build_generator([self.model], self.generation, seq_gen_cls=SequenceGenerator)
+        if stock.repeat_ngram_blocker is not None:
+            stock.repeat_ngram_blocker = NGramBlock(stock.repeat_ngram_blocker.no_repeat_ngram_size)
+        return stock if mode == "stock" else ELSequenceGenerator.adopt(stock)
+
+    def _step(self, generator, sample):
+        return self.task.inference_step(generator, [self.model], sample)
+
+    def _halving(self, mode, sample):
+        try:
+            return self._step(self._generator(mode), sample)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(sample["id"]) == 1:
+                raise
+        release(self.device)
+        half = len(sample["id"]) // 2
+        parts = [utils.apply_to_sample(lambda x, s=s: x[s], sample) for s in (slice(half), slice(half, None))]
+        return [hypotheses for part in parts for hypotheses in self._halving(mode, part)]

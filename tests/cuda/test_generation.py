@@ -1,0 +1,43 @@
+"""Whole searches on a GPU: stock's hypotheses, whatever the dtype."""
+
+import pytest
+import torch
+from fairseq.sequence_generator import SequenceGenerator
+from helpers import batch, build_model, dictionary
+
+from el_fairseq.generation.lossless import LosslessCheck
+
+WORDS = dictionary(60)
+WIDE = {  # enough for the kernels
+    **{f"{part}_embed_dim": 128 for part in ("encoder", "decoder")},
+    **{f"{part}_attention_heads": 4 for part in ("encoder", "decoder")},
+}
+
+
+class Task:
+    """As much of a fairseq task as the check needs."""
+
+    def build_generator(self, models, options):
+        return SequenceGenerator(models, WORDS, **options)
+
+    def inference_step(self, generator, models, sample, **kwargs):
+        return generator.generate(models, sample, **kwargs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("mode", ["auto", "on"])
+@pytest.mark.parametrize("arch", ["transformer", "bart_base"])
+def test_lossless(arch, mode, dtype, verdicts):
+    model = build_model(arch, WORDS, seed=1, gain=1.5, dtype=dtype, **WIDE).cuda()
+    model.make_generation_fast_(need_attn=False)
+    search = {"beam_size": 4, "max_len_b": 40, "no_repeat_ngram_size": 3}
+    check = LosslessCheck(Task(), [model], search, mode)
+    for seed, lengths in enumerate(([70, 33, 9, 2], [5])):
+        check.add(batch(WORDS, lengths, seed=seed, device="cuda"), prefix_tokens=None)
+    assert check.result.sentences == 5
+    assert not check.result.differences
+    if dtype == torch.float32:
+        assert check.result.identical == 5
+        assert check.result.positional_drift < 1e-3
+    else:
+        assert verdicts and all(verdicts.values())

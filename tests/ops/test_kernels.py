@@ -1,0 +1,276 @@
+"""The Triton kernels against the oracles: on a GPU where there is one, else in Triton's interpreter."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import assert_close
+
+from el_fairseq.ops import ancestral_attention, hidden_attention, kernels, naive, shared_kv_attention
+from el_fairseq.ops.kernels import trial
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.cuda
+
+from el_fairseq.ops.kernels import ancestral, fused  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# The interpreter multiplies bfloat16 as if its bits were integers.
+HALVES = [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.skipif(DEVICE == "cpu", reason="no GPU"))]
+HOPPER = 227 * 1024  # bytes of shared memory a block may have
+SHAPES = [  # B, R, S, D, stretches
+    (1, 4, 1, 64, 1),
+    (2, 20, 65, 192, 1),
+    (3, 4, 150, 64, 1),
+    (3, 4, 150, 64, 3),
+    (1, 64, 33, 512, 1),
+    (1, 17, 130, 768, 3),
+    (1, 16, 65, 1024, 1),
+    (1, 4, 40, 1280, 2),
+]
+
+
+def random(*shape, dtype=torch.float32):
+    return torch.randn(*shape).to(DEVICE, dtype)
+
+
+def launch_for(rows, dim, dtype):
+    shared = torch.cuda.get_device_properties(0).shared_memory_per_block_optin if DEVICE == "cuda" else HOPPER
+    return fused.launch_for(rows, dim, dtype.itemsize, shared)
+
+
+def attend(query, hidden, stretches, **options):
+    return fused.fused_attention(query, hidden, launch_for(*query.shape[1:], query.dtype), stretches, **options)
+
+
+def oracle(query, hidden, padding):
+    """``softmax(query · hiddenᵀ) · hidden`` in float64, sentence by sentence, of its visible tokens alone."""
+    rows = [(q.double(), x[~pad].double()) for q, x, pad in zip(query, hidden, padding)]
+    return torch.stack([torch.softmax(q @ x.T, dim=-1) @ x for q, x in rows])
+
+
+def nothing_hidden(b, s):
+    return torch.zeros(b, s, dtype=torch.bool, device=DEVICE)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_fused_attention_reads_no_padding(shape):
+    b, rows, s, dim, stretches = shape
+    torch.manual_seed(0)
+    query, hidden, padding = random(b, rows, dim) * 0.3, random(b, s, dim), nothing_hidden(b, s)
+    assert_close(attend(query, hidden, stretches), oracle(query, hidden, padding).float())
+    padding[0, (s + 1) // 2 :] = True  # at the right, ...
+    padding[1:2, : s - 1] = True  # at the left, all but one token, ...
+    padding[2:3, 40 : s - 15] = True  # and in the middle, a whole stretch and more
+    hidden[:2][padding[:2]] = float("nan")
+    assert_close(attend(query, hidden, stretches, padding=padding), oracle(query, hidden, padding).float())
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_fused_attention_of_half_precision_sums_in_float32(dtype):
+    torch.manual_seed(0)
+    query, hidden = random(2, 20, 128, dtype=dtype), random(2, 65, 128, dtype=dtype)
+    padding = nothing_hidden(2, 65)
+    padding[0, 40:] = True
+    actual = attend(query, hidden, 1, padding=padding)
+    assert actual.dtype == dtype
+    assert_close(actual, oracle(query, hidden, padding).to(dtype))
+
+
+def test_fused_attention_over_states_with_the_token_first():
+    query, hidden = random(3, 4, 64), random(9, 3, 64).transpose(0, 1)
+    assert_close(attend(query, hidden, 1), oracle(query, hidden, nothing_hidden(3, 9)).float())
+
+
+@pytest.mark.parametrize("stretches", [1, 3])
+def test_a_row_without_any_token_is_nan_as_in_stock(stretches):
+    query, hidden, padding = random(2, 4, 64), random(2, 70, 64), nothing_hidden(2, 70)
+    padding[1] = True
+    actual = attend(query, hidden, stretches, padding=padding)
+    assert actual[1].isnan().all()
+    assert_close(actual[:1], oracle(query[:1], hidden[:1], padding[:1]).float())
+
+
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
+def test_fused_attention_follows_ancestors(padded):
+    torch.manual_seed(0)
+    query, hidden = random(3, 8, 64), random(5, 70, 64)
+    ancestors = torch.randint(5, (3, 65), device=DEVICE)
+    padding = nothing_hidden(3, 65)
+    padding[1, :7] = padded
+    own = hidden[ancestors, torch.arange(65)]
+    actual = attend(query, hidden[:, :65], 2, padding=padding if padded else None, ancestors=ancestors)
+    assert_close(actual, oracle(query, own, padding).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)
+@pytest.mark.parametrize("shape", [(3, 4, 4, 65, 64), (2, 6, 2, 1, 80), (4, 3, 1, 130, 16)], ids=str)
+def test_ancestral_attention_is_the_oracle(shape, dtype):
+    n, heads, key_heads, t, dim = shape
+    torch.manual_seed(0)
+    query = random(n, heads, dim, dtype=dtype)
+    key, value = random(2, n + 2, key_heads, t + 3, dim, dtype=dtype)
+    ancestors = torch.randint(n + 2, (n, t), device=DEVICE)
+    all_keys, all_values = (x.double().repeat_interleave(heads // key_heads, dim=1) for x in (key, value))
+    expected = naive.ancestral_attention(query.double(), all_keys, all_values, ancestors).to(dtype)
+    assert_close(ancestral.ancestral_attention(query, key, value, ancestors), expected)
+    assert_close(ancestral_attention(query, key, value, ancestors), expected)
+    padding = torch.rand(n, t, device=DEVICE) < 0.4
+    padding[0] = True  # more than is looked up at once
+    padding[:, -1] = False
+    actual = ancestral.ancestral_attention(query, key, value, ancestors, padding)
+    assert_close(actual, ancestral_attention(query.float(), key.float(), value.float(), ancestors, padding).to(dtype))
+
+
+def test_a_table_of_ancestors_stands_for_moving_the_rows():
+    torch.manual_seed(0)
+    n, heads, steps, dim = 4, 2, 6, 8
+    written = torch.full((2, n, heads, steps, dim), float("nan"), dtype=torch.float64)
+    moved, ancestors = written[..., :0, :], torch.empty(n, 0, dtype=torch.long)
+    for step in range(steps):
+        new, query = torch.randn(2, n, heads, 1, dim).double(), torch.randn(n, heads, dim).double()
+        written[..., step : step + 1, :] = new
+        moved = torch.cat((moved, new), dim=-2)
+        ancestors = torch.cat((ancestors, torch.arange(n).unsqueeze(1)), dim=1)
+        expected = shared_kv_attention(
+            query.view(n * heads, 1, dim), *moved.flatten(1, 2), softmax_dtype=torch.float64
+        )[0]
+        actual = ancestral_attention(query, *written, ancestors, softmax_dtype=torch.float64)
+        assert_close(actual, expected.view(n, heads, dim))
+        order = torch.randint(n, (n,))
+        moved, ancestors = moved[:, order], ancestors[order]
+
+
+def test_hidden_attention_of_ancestors_on_any_device(device):
+    query, hidden = torch.randn(3, 4, 64, device=device), torch.randn(5, 9, 64, device=device)
+    ancestors = torch.randint(5, (3, 7), device=device)
+    padding = torch.arange(7, device=device).expand(3, 7) > 4
+    own = hidden[ancestors, torch.arange(7)]
+    expected = shared_kv_attention(query, own, own, padding)[0]
+    assert_close(hidden_attention(query, hidden, padding, ancestors=ancestors), expected)
+
+
+@pytest.mark.parametrize("shared", [HOPPER, 163 * 1024, 99 * 1024])
+def test_every_width_has_a_launch(shared):
+    for dim in range(64, 1281, 64):
+        for rows in (1, 16, 17, 64):
+            launch = fused.launch_for(rows, dim, 2, shared)
+            if launch is None:
+                assert dim % 128 and dim > 1024  # few warps would have to keep too much
+            else:
+                assert launch.warps * launch.chunks * launch.width == dim
+                assert launch.width >= 16
+    assert fused.launch_for(4, 100, 2, shared) is None
+    assert fused.launch_for(4, 2**14, 2, shared) is None
+
+
+def test_a_source_is_divided_until_all_processors_have_work():
+    launch = fused.launch_for(64, 1024, 2, HOPPER)
+    assert launch.block_r == 32
+    assert fused.stretches_for(320, 64, 1024, launch, 132) == 1
+    assert fused.stretches_for(10, 64, 1024, launch, 132) == 6  # times two blocks of rows
+    assert fused.stretches_for(1, 64, 1024, launch, 132) == 16  # 64 tokens each
+    assert fused.stretches_for(1, 64, 1, launch, 132) == 1
+
+
+@pytest.fixture
+def warnings(monkeypatch, caplog):
+    monkeypatch.setattr(trial, "verdicts", {})
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def reference(part=slice(None), dtype=torch.float16):
+    return torch.tensor([[1.0, float("nan")], [2.0, 1.0]])[part].to(dtype)
+
+
+def assert_is_reference(actual):
+    assert torch.equal(actual.nan_to_num(9.0), reference().nan_to_num(9.0))
+
+
+def test_a_kernel_that_agrees_is_used_from_then_on(warnings):
+    rounded = reference() * 1.001
+    assert_is_reference(trial.tried(("attention", 1), lambda: rounded, reference))
+    assert trial.tried(("attention", 1), lambda: rounded, reference) is rounded
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("factor", [1.1, float("nan")])
+def test_a_kernel_that_differs_is_never_used(warnings, factor):
+    for _ in range(3):
+        assert_is_reference(trial.tried(("attention", 1), lambda: reference() * factor, reference))
+    (warning,) = warnings()
+    assert warning.startswith("PyTorch instead of the Triton kernel for attention: its output is off by")
+
+
+def test_a_kernel_that_fails_is_never_used(warnings):
+    calls = []
+
+    def kernel():
+        calls.append(1)
+        raise RuntimeError("out of shared memory")
+
+    for _ in range(3):
+        assert_is_reference(trial.tried(("attention", 1), kernel, reference))
+    assert len(calls) == 1
+    assert warnings() == ["PyTorch instead of the Triton kernel for attention: RuntimeError: out of shared memory"]
+
+
+def test_running_out_of_memory_is_not_held_against_a_kernel(warnings):
+    def kernel():
+        raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        trial.tried(("attention", 1), kernel, reference)
+    rounded = reference() * 1.001
+    trial.tried(("attention", 1), lambda: rounded, reference)
+    assert trial.tried(("attention", 1), lambda: rounded, reference) is rounded
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch, warnings):
+    """Dispatch as for a GPU of 8 processors, wherever this runs."""
+    device = SimpleNamespace(shared_memory_per_block_optin=HOPPER, multi_processor_count=8)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device_: device)
+    monkeypatch.setattr(kernels, "_served", lambda *tensors: tensors[0].dtype in kernels.DTYPES)
+    return warnings
+
+
+@pytest.mark.parametrize("batch", [1, 9], ids=["divided", "whole"])
+@pytest.mark.parametrize("moved", [True, False], ids=["ancestors", "in place"])
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
+def test_hidden_attention_goes_to_the_kernel(as_on_a_gpu, batch, moved, padded):
+    query = random(batch, 20, 64, dtype=torch.float16) * 0.3
+    hidden = random(batch + 1, 75, 64, dtype=torch.float16)
+    padding = torch.arange(70, device=DEVICE).expand(batch, 70) > 64 if padded else None
+    ancestors = torch.randint(batch + 1, (batch, 70), device=DEVICE) if moved else None
+    hidden = hidden if moved else hidden[:batch, :70]
+    proven, by_kernel = (hidden_attention(query, hidden, padding, ancestors=ancestors) for _ in range(2))
+    ((variant, trusted),) = trial.verdicts.items()
+    assert trusted and not as_on_a_gpu()
+    assert variant[-3:] == (padded, moved, batch == 1)
+    assert not torch.equal(proven, by_kernel)  # the kernel rounds less
+    assert_close(by_kernel, proven, 1e-2)
+
+
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
+def test_ancestral_attention_goes_to_the_kernel(as_on_a_gpu, padded):
+    query = random(3, 4, 64, dtype=torch.float16) * 0.3
+    key, value = random(2, 5, 2, 70, 64, dtype=torch.float16)
+    padding = torch.arange(65, device=DEVICE).expand(3, 65) > 60 if padded else None
+    ancestors = torch.randint(5, (3, 65), device=DEVICE)
+    proven, by_kernel = (ancestral_attention(query, key, value, ancestors, padding) for _ in range(2))
+    assert list(trial.verdicts.values()) == [True] and not as_on_a_gpu()
+    assert not torch.equal(proven, by_kernel)
+    assert_close(by_kernel, proven, 1e-2)
+
+
+@pytest.mark.parametrize("case", ["float32", "mask by row", "one mask for two", "spread mask", "odd width"])
+def test_what_no_kernel_serves_goes_to_pytorch(as_on_a_gpu, case):
+    dtype, width = torch.float32 if case == "float32" else torch.float16, 40 if case == "odd width" else 64
+    query, hidden = random(2, 4, width, dtype=dtype), random(2, 7, width, dtype=dtype)
+    masks = {"mask by row": (2, 4, 7), "one mask for two": (1, 7)}
+    mask = torch.zeros(masks.get(case, (2, 7)), dtype=torch.bool, device=DEVICE)
+    mask = mask.t().contiguous().t() if case == "spread mask" else mask
+    expected, _, _ = shared_kv_attention(query, hidden, hidden, mask)
+    assert torch.equal(hidden_attention(query, hidden, mask), expected)
+    assert not trial.verdicts and not as_on_a_gpu()

@@ -1,0 +1,28 @@
+"""The Triton kernels compile for GPUs that are not here, and fit them."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+SPILLED = 256  # bytes of stack: what a thread puts aside before its loop, and takes up again behind it
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="triton brings NVIDIA's assembler for x86-64")
+@pytest.mark.slow
+def test_kernels_compile_and_fit(tmp_path):
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, Path(__file__).with_name("compile_kernels.py"), "90"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for row in json.loads(done.stdout):
+        assert row["fits"], row
+        assert row["registers"] <= 255, row
+        assert row["stack"] <= SPILLED, row
