@@ -11,7 +11,7 @@ from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.lossless import Comparison, tokens_of
 from el_fairseq.modules.convert import use_el_attention
-from el_fairseq.modules.el_attention import PROJECTED
+from el_fairseq.modules.layout import PROJECTED
 from el_fairseq.modules.ngram_block import NGramBlock
 
 

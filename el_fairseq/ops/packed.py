@@ -1,22 +1,31 @@
-"""Matrix products of oneDNN, over a weight that was laid out for it once: float32 on a CPU.
+"""Matrix products of oneDNN on a CPU, over a weight that was laid out for it once: float32, and bfloat16.
 
 PyTorch multiplies dense float32 matrices with MKL, which leaves AVX-512 unused on processors that are not Intel's, and
 reads a weight badly for a handful of rows; measurements in ``docs/performance.md``.
 """
 
+import functools
+
 import torch
+
+OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 
 
 def can_pack(weight):
     """Whether there is a packed product for this weight, on this machine and with this PyTorch."""
     return (
         weight.device.type == "cpu"
-        and weight.dtype is torch.float32
         and weight.layout is torch.strided
         and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
+        and (weight.dtype is torch.float32 or weight.dtype is torch.bfloat16 and _multiplies_bfloat16())
     )
+
+
+@functools.cache
+def _multiplies_bfloat16():
+    """Whether the processor does, with AVX-512 BF16 or AMX."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def pack(weight):
@@ -25,5 +34,5 @@ def pack(weight):
 
 
 def packed_linear(x, packed, bias=None):
-    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; float32, no gradients."""
+    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; of one dtype, no gradients."""
     return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")

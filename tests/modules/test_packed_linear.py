@@ -82,8 +82,14 @@ def test_training_gradients_and_other_precisions_stay_as_they_are(products):
         layer(x).sum().backward()
     assert layer.weight.grad is not None
     layer.double()(x.double())
-    layer.bfloat16()(x.bfloat16())
+    layer.half()(x.half())
     assert not products
+
+
+def test_bfloat16(products):
+    layer, x = PackedLinear(24, 63).eval().bfloat16(), torch.randn(4, 24).bfloat16()
+    torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=2e-2, rtol=2e-2)
+    assert len(products) == can_pack(layer.weight)
 
 
 def test_in_inference_mode(products):
