@@ -15,7 +15,7 @@ from el_fairseq.modules.layout import PROJECTED
 from el_fairseq.modules.ngram_block import NGramBlock
 
 
-def projected_everywhere(kind, device):
+def projected_everywhere(attended):
     """The plan behind ``shared``: keys and values, those of a source once for all its beams."""
     return PROJECTED
 
