@@ -22,8 +22,8 @@ def enable_el_attention(model, mode="auto"):
         model: a fairseq model, a list of them (an ensemble), or a hub interface (``BARTHubInterface``,
             ``GeneratorHubInterface``, whose task then also generates with ``ELSequenceGenerator``). Converted in
             place; a model that cannot take part decodes as stock, and one log line says why.
-        mode: ``"on"``, EL-attention wherever its identities hold; ``"auto"``, EL-attention, but on a CPU keys and
-            values, those of the source shared by the beams; ``"off"``, as ``disable_el_attention``.
+        mode: ``"on"``, EL-attention wherever its identities hold; ``"auto"``, for each batch that, or keys and values
+            shared by the beams (see ``plan``); ``"off"``, as ``disable_el_attention``.
 
     Returns:
         ``model``.

@@ -49,8 +49,8 @@ class ELAttentionConfig(FairseqDataclass):
     el_attention: ChoiceEnum(MODES) = field(
         default="auto",
         metadata={
-            "help": "on: EL-attention wherever its identities hold; auto: that, but on a CPU keys and values, those of "
-            "the source shared by the beams; off: stock attention. The output is the same"
+            "help": "on: EL-attention wherever its identities hold; auto: for each batch that, or keys and values "
+            "shared by the beams, whichever is faster and fits in memory; off: stock attention. The output is the same"
         },
     )
     el_max_tokens: ChoiceEnum(("given", "auto")) = field(
