@@ -11,13 +11,21 @@ from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.lossless import Comparison, tokens_of
 from el_fairseq.modules.convert import use_el_attention
-from el_fairseq.modules.layout import PROJECTED
+from el_fairseq.modules.layout import HIDDEN, PROJECTED
 from el_fairseq.modules.ngram_block import NGramBlock
 
 
 def projected_everywhere(attended):
     """The plan behind ``shared``: keys and values, those of a source once for all its beams."""
     return PROJECTED
+
+
+def hidden_past(attended):
+    """The plan behind ``mixed``: hidden states of what a row has written, keys and values of what rows share."""
+    return HIDDEN if attended.kind == "self" else PROJECTED
+
+
+PLANS = {"shared": projected_everywhere, "mixed": hidden_past}
 
 
 def turn(model, mode):
@@ -27,8 +35,8 @@ def turn(model, mode):
             layer.encoder_attn.beam_size = 1  # BART's, which a generator for one beam leaves as the last one set it
     if mode == "stock":
         disable_el_attention(model)
-    elif mode == "shared":
-        use_el_attention(model, projected_everywhere)
+    elif mode in PLANS:
+        use_el_attention(model, PLANS[mode])
     else:
         enable_el_attention(model, mode)
 
@@ -36,7 +44,7 @@ def turn(model, mode):
 class Contest:
     """Decodes the batches ``samples`` with ``model`` in one mode or another.
 
-    Modes: ``stock``; a value of ``--el-attention``; ``shared``, keys and values shared by the beams on any device.
+    Modes: ``stock``; a value of ``--el-attention``; those of ``PLANS``, on any device.
     Where n-grams are blocked, stock blocks by the plugin's code: its own blocks nothing without its CUDA extension.
     """
 

@@ -1,0 +1,30 @@
+"""bench_linear.py: rows with the speed of both products, and none that differ."""
+
+import json
+
+import bench_linear
+import pytest
+import torch
+from bench_linear import main
+
+from el_fairseq.ops.packed import can_pack
+
+pytestmark = pytest.mark.skipif(not can_pack(torch.ones(2, 2)), reason="PyTorch without oneDNN")
+
+
+def test_a_row_for_each_combination(tmp_path, capsys):
+    main(["--rows", "1,3", "--shapes", "8x16,8x24", "--rounds", "1", "--json", str(tmp_path / "rows.jsonl")])
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [(row["shape"], row["rows"]) for row in rows] == [("8x16", 1), ("8x16", 3), ("8x24", 1), ("8x24", 3)]
+    assert all(min(row["gflops"].values()) > 0 and row["command"] for row in rows)
+    assert "| 3 x 8x24 |" in capsys.readouterr().out
+
+
+def test_no_speed_where_outputs_differ(monkeypatch):
+    class Wrong(bench_linear.PackedLinear):
+        def forward(self, x):
+            return super().forward(x) * 1.1
+
+    monkeypatch.setattr(bench_linear, "PackedLinear", Wrong)
+    with pytest.raises(AssertionError):
+        main(["--rows", "3", "--shapes", "8x16", "--rounds", "1"])
