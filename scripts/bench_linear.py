@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Linear layers on a CPU: PyTorch's own product against oneDNN's over packed weights, in billions of operations a second.
+"""Linear layers on a CPU: PyTorch's own product against oneDNN's over packed weights, in GFLOP a second.
 
 Usage: bench_linear.py [--rows 1,4,64,256] [--shapes 512x512,512x2048,512x32768] [--rounds 15] [--bf16] [--json FILE]
 
