@@ -5,6 +5,8 @@ from torch import nn
 
 from el_fairseq.ops.packed import can_pack, pack, packed_linear
 
+SMALL = 2**20  # elements of a weight that a single row is multiplied with faster as it is (docs/performance.md)
+
 
 def packed_bytes(model):
     """What the packed copies of all linear layers in ``model`` take at most."""
@@ -25,11 +27,14 @@ class PackedLinear(nn.Linear):
     def forward(self, x):
         """``[..., K] -> [..., N]``, as ``nn.Linear``."""
         weight = self.weight
-        if self.training or torch.is_grad_enabled() or x.dtype is not weight.dtype or not can_pack(weight):
+        single = x.numel() == self.in_features and weight.numel() < SMALL
+        if self.training or torch.is_grad_enabled() or x.dtype is not weight.dtype or single:
             return super().forward(x)
         which = (weight.data_ptr(), None if weight.is_inference() else weight._version)
         packed = self._packed
         if packed is None or packed[0] != which:
+            if not can_pack(weight):
+                return super().forward(x)
             packed = self._packed = which, pack(weight)
         return packed_linear(x, packed[1], self.bias)
 

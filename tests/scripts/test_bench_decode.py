@@ -52,11 +52,12 @@ def test_prints_and_writes_one_row(bench, capsys):
 
 @pytest.mark.usefixtures("tiny_base")
 def test_a_row_for_each_combination(bench):
-    rows = bench(TINY, "--arch base,transformer_tiny --batch 3 --search greedy,diverse --beam 2,3 --modes shared")
+    rows = bench(TINY, "--arch base,transformer_tiny --batch 3 --search greedy,diverse --beam 2,3 --modes shared,mixed")
     searches = [("greedy", 1), ("diverse", 2), ("diverse", 3)]
     expected = [(arch, *search) for arch in ("base", "transformer_tiny") for search in searches]
     assert [(row["arch"], row["search"], row["beam"]) for row in rows] == expected
-    assert {row["lossless"]["shared"] for row in rows} == {"3 of 3 identical, 0 ties"}
+    assert {found for row in rows for found in row["lossless"].values()} == {"3 of 3 identical, 0 ties"}
+    assert all(set(row["speedup"]) == {"shared", "mixed"} for row in rows)
 
 
 def test_bart_is_stock_again_for_one_beam_after_four(bench):
