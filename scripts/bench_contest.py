@@ -13,6 +13,7 @@ from el_fairseq.generation.lossless import Comparison, tokens_of
 from el_fairseq.modules.convert import use_el_attention
 from el_fairseq.modules.layout import HIDDEN, PROJECTED
 from el_fairseq.modules.ngram_block import NGramBlock
+from el_fairseq.modules.packed_linear import PackedLinear
 
 
 def projected_everywhere(attended):
@@ -39,6 +40,9 @@ def turn(model, mode):
         use_el_attention(model, PLANS[mode])
     else:
         enable_el_attention(model, mode)
+    for module in model.modules():
+        if isinstance(module, PackedLinear):
+            module.pack()  # once for all that follows: a part of loading a model
 
 
 class Contest:

@@ -30,13 +30,19 @@ class PackedLinear(nn.Linear):
         single = x.numel() == self.in_features and weight.numel() < SMALL
         if self.training or torch.is_grad_enabled() or x.dtype is not weight.dtype or single:
             return super().forward(x)
+        packed = self.pack()
+        return super().forward(x) if packed is None else packed_linear(x, packed, self.bias)
+
+    def pack(self):
+        """The packed copy of the weight as it is, made if it is not there; None where there is no packed product."""
+        weight = self.weight
         which = (weight.data_ptr(), None if weight.is_inference() else weight._version)
         packed = self._packed
         if packed is None or packed[0] != which:
             if not can_pack(weight):
-                return super().forward(x)
+                return None
             packed = self._packed = which, pack(weight)
-        return packed_linear(x, packed[1], self.bias)
+        return packed[1]
 
     def train(self, mode=True):
         if mode:
