@@ -179,12 +179,15 @@ class ELSequenceGenerator(SequenceGenerator):
         return lprobs
 
     def _search(self, step, lprobs, live):
-        """The search's best candidates, ``(scores, tokens, beams)``, each ``[b, 2·M]`` or fewer."""
+        """The search's best candidates, ``(scores, tokens, beams)``, each ``[b, 2·M]`` or fewer. Uses up ``lprobs``."""
         if self.should_set_src_lengths:
             self.search.set_src_lengths(live.src_lengths)
+        lprobs = lprobs.view(live.bsz, -1, self.vocab_size)
+        if type(self.search) is BeamSearch and step > 0:
+            return best_continuations(lprobs, live.scores[:, step - 1].view(live.bsz, -1, 1))
         return self.search.step(
             step,
-            lprobs.view(live.bsz, -1, self.vocab_size),
+            lprobs,
             live.scores.view(live.bsz, self.beam_size, -1)[:, :, :step],
             live.tokens[:, : step + 1],
             live.sample_ids,
@@ -203,6 +206,17 @@ class ELSequenceGenerator(SequenceGenerator):
         row_of = live.row_of(beams[:, : self.beam_size])
         finished.add(step, ended, live.ids, row_of, live.tokens, live.scores, (top, normalized))
         return ended.any(dim=1) & ((finished.count[live.ids] == self.beam_size) | (step == max_len))
+
+
+def best_continuations(lprobs, scores):
+    """One step of ``BeamSearch``, without a copy of all log-probabilities: they become the sums.
+
+    Args: lprobs: ``[b, M, V]``. scores: ``[b, M, 1]``, of the hypotheses so far.
+    """
+    b, beams, vocabulary = lprobs.shape
+    sums = lprobs.add_(scores).view(b, -1)
+    best, places = sums.topk(min(2 * beams, sums.size(1) - 1))  # as many as can be without padding
+    return best, places % vocabulary, places // vocabulary
 
 
 class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenceGenerator):
