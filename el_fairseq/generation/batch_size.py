@@ -180,7 +180,7 @@ def _layout(model, mode, search, lengths):
     layer = layers_of(model.decoder)[0]
     crosses = layer.encoder_attn is not None
     attention = layer.encoder_attn if crosses else layer.self_attn
-    mean = math.ceil(sum(lengths) / len(lengths))
+    mean = math.ceil(sum(lengths) / max(1, len(lengths)))
     hidden = next(model.parameters()).new_empty(1).expand(mean, 1, attention.kdim)
     kinds = {"self": 1, "cross" if crosses else "prompt": search.beam}
     asked = [Attended(kind, hidden, beams, attention.num_heads) for kind, beams in kinds.items()]
@@ -194,6 +194,8 @@ def automatic_limits(models, mode, command, dataset):
     parts ``generation``, ``common`` and ``distributed_training``; processes on one CPU share its memory.
     """
     models = models_of(models)
+    if not models:
+        return None  # loaded by another task
     device = next(models[0].parameters()).device
     free = free_memory(device)
     lengths = [int(dataset.num_tokens(i)) for i in dataset.ordered_indices()]
@@ -206,6 +208,8 @@ def automatic_limits(models, mode, command, dataset):
         reason = "free memory is not known on this system"
     if need is None or free is None:
         logger.warning("--el-max-tokens auto: %s; --max-tokens and --batch-size limit batches", reason)
+        return None
+    if not lengths:
         return None
     if device.type == "cpu":
         free //= command.distributed_training.distributed_world_size

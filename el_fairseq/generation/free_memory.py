@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-CONTAINER = (  # limit and use of a container, by control groups of version 2 and 1
-    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
-    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
+CONTAINER = (  # limit and use of a container, and what of its use can be had back, by control groups 2 and 1
+    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -29,11 +29,11 @@ def free_memory(device, root="/"):
 
 
 def _within_container(root):
-    for limit, used in CONTAINER:
-        if (root / limit).exists() and (root / used).exists():
-            limit = (root / limit).read_text().strip()
-            if limit != "max":
-                yield int(limit) - int((root / used).read_text())
+    for folder, limit, used, reclaimable in CONTAINER:
+        limit, used, stat = (root / folder / name for name in (limit, used, "memory.stat"))
+        if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+            files = dict(line.split() for line in stat.read_text().splitlines()) if stat.exists() else {}
+            yield int(limit.read_text()) - int(used.read_text()) + int(files.get(reclaimable, 0))
 
 
 def _within_ulimit(root):

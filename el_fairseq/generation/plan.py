@@ -60,7 +60,7 @@ def cheapest(attended):
 
 def _has_tensor_cores(hidden):
     half = hidden.dtype in (torch.float16, torch.bfloat16)
-    return half and torch.cuda.get_device_capability(hidden.device) >= TENSOR_CORES
+    return half and hidden.is_cuda and torch.cuda.get_device_capability(hidden.device) >= TENSOR_CORES
 
 
 def _fits(attended):

@@ -17,7 +17,14 @@ from el_fairseq.generation.source import source_and_lengths
 
 logger = logging.getLogger(__name__)
 MAX_LEN = "el_max_len"  # key in a sample: how many tokens may be generated, by the rules for the whole batch
-ON_CPU = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+TEXTS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "could not create a memory object",  # oneDNN
+    "std::bad_alloc",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 ADVICE = (
     "a single sentence does not fit into memory, with a source of width {} and up to {} tokens to generate: lower "
     "--max-len-b (and --max-len-a) or --beam, leave out long sources (--max-source-positions, or --truncate-source), "
@@ -26,8 +33,8 @@ ADVICE = (
 
 
 def is_out_of_memory(error):
-    """Whether this is what an allocator of torch raises, of a GPU or of the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in ON_CPU)
+    """Whether this is what torch, or a library below it, raises when memory of a GPU or of the CPU has run out."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in TEXTS)
 
 
 def rows_of(batch, sentences, rows):
@@ -98,7 +105,7 @@ class _Run:
         random = _RandomState(self.device)
         try:
             hypotheses = self.attempt(batch["sample"], **batch["given"])
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if sentences == 1:

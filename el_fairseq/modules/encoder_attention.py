@@ -27,6 +27,7 @@ class EncoderAttention(MultiheadAttention):
         """As ``MultiheadAttention.forward``: ``[S, B, E]`` and padding ``[B, S]`` -> output ``[S, B, E]``, weights."""
         wants_more = (
             options.get("need_weights", True)
+            or not query is key is value
             or any(options.get(name) is not None for name in ("attn_mask", "incremental_state"))
             or any(options.get(name, False) for name in ("need_head_weights", "before_softmax", "static_kv"))
         )

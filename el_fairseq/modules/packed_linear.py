@@ -22,13 +22,14 @@ class PackedLinear(nn.Linear):
     evaluation mode cannot be noticed: call ``train()`` and ``eval()`` then.
     """
 
-    _packed = None  # (which weight, its packed copy)
+    _packed = None  # (which weight, its packed copy, the weight)
 
     def forward(self, x):
         """``[..., K] -> [..., N]``, as ``nn.Linear``."""
         weight = self.weight
         single = x.numel() == self.in_features and weight.numel() < SMALL
-        if self.training or torch.is_grad_enabled() or x.dtype is not weight.dtype or single:
+        as_stock = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+        if as_stock or single or x.dtype is not weight.dtype:
             return super().forward(x)
         packed = self.pack()
         return super().forward(x) if packed is None else packed_linear(x, packed, self.bias)
@@ -36,13 +37,15 @@ class PackedLinear(nn.Linear):
     def pack(self):
         """The packed copy of the weight as it is, made if it is not there; None where there is no packed product."""
         weight = self.weight
-        which = (weight.data_ptr(), None if weight.is_inference() else weight._version)
-        packed = self._packed
-        if packed is None or packed[0] != which:
-            if not can_pack(weight):
-                return None
-            packed = self._packed = which, pack(weight)
-        return packed[1]
+        which = (id(weight), weight.data_ptr(), None if weight.is_inference() else weight._version)
+        if self._packed is None or self._packed[0] != which:
+            # The weight is kept with its copy: no other object can have its number meanwhile.
+            self._packed = (which, pack(weight), weight) if can_pack(weight) else None
+        return None if self._packed is None else self._packed[1]
+
+    def _apply(self, *args, **kwargs):
+        self._packed = None  # the weight goes to another device or dtype
+        return super()._apply(*args, **kwargs)
 
     def train(self, mode=True):
         if mode:

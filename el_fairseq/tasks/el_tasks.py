@@ -112,7 +112,9 @@ class ELTaskMixin:
         """As stock; with ``--el-max-tokens auto`` a command that generates limits its batches by the free memory."""
         command = _command_of(self._options)
         if command is not None and str(self._options.el_max_tokens) == "auto":
-            limits = automatic_limits(list(self._built), str(self._options.el_attention), command, dataset)
+            limits = automatic_limits(
+                list(getattr(self, "_built", ())), str(self._options.el_attention), command, dataset
+            )
             if limits is not None:
                 max_tokens, max_sentences = limits[0], min(limits[1], max_sentences or limits[1])
         return super().get_batch_iterator(dataset, max_tokens, max_sentences, *rest, **kwargs)

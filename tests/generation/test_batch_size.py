@@ -117,9 +117,11 @@ def test_free_memory_of_a_machine_and_of_a_container(tmp_path):
     assert free_memory(cpu, tmp_path) == 1000 * 1024
     (group / "memory.max").write_text("900000\n")
     assert free_memory(cpu, tmp_path) == 500000
+    (group / "memory.stat").write_text("anon 300000\ninactive_file 90000\n")  # of files read, given up when needed
+    assert free_memory(cpu, tmp_path) == 590000
     (group / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")  # none
     (group / "memory/memory.usage_in_bytes").write_text("1\n")
-    assert free_memory(cpu, tmp_path) == 500000
+    assert free_memory(cpu, tmp_path) == 590000
 
 
 def test_free_memory_here(device):

@@ -28,19 +28,19 @@ class LittleMemory:
     def __init__(self, generator, room, error=ON_CPU):
         self.room, self.error = room, error
         self.attempts, self.steps = [], 0
-        self.search_step, self.encode = generator.search.step, generator.model.forward_encoder
-        generator.search.step, generator.model.forward_encoder = self.step, self.begin
+        self.search, self.encode = generator._search, generator.model.forward_encoder
+        generator._search, generator.model.forward_encoder = self.step, self.begin
 
     def begin(self, net_input):
         self.attempts.append(len(net_input["src_tokens"]))
         self.steps = 0
         return self.encode(net_input)
 
-    def step(self, step, lprobs, *args):
+    def step(self, step, lprobs, live):
         self.steps += 1
-        if lprobs.size(0) > self.room and self.steps > 1:
+        if live.bsz > self.room and self.steps > 1:
             raise RuntimeError(self.error)
-        return self.search_step(step, lprobs, *args)
+        return self.search(step, lprobs, live)
 
 
 def transformer_generator(cls=ELSequenceGenerator, **options):

@@ -97,6 +97,24 @@ def test_bfloat16(products):
     assert len(products) == can_pack(layer.weight)
 
 
+def test_no_copy_outlives_the_weight_it_is_of(products):
+    layer, x = PackedLinear(24, 63).eval(), torch.randn(4, 24)
+    layer(x)
+    layer.half()
+    assert layer._packed is None
+    layer.float()
+    assert_is_linear(layer, x)
+    layer.load_state_dict(nn.Linear(24, 63).state_dict(), assign=True)
+    assert_is_linear(layer, x)
+
+
+def test_autocast_is_stocks(products):
+    layer = PackedLinear(24, 63).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(4, 24)).dtype is torch.bfloat16
+    assert not products
+
+
 def test_in_inference_mode(products):
     with torch.inference_mode():
         layer = PackedLinear(24, 63).eval()  # its parameters count no versions

@@ -105,6 +105,7 @@ def _served(*tensors):
     first = tensors[0]
     return (
         first.is_cuda
+        and first.numel() > 0
         and torch.version.cuda is not None
         and first.device.index == torch.cuda.current_device()  # where Triton launches
         and all(x.dtype == first.dtype for x in tensors)
