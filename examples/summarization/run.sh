@@ -8,7 +8,7 @@ if [[ ${1:-} == --help ]]; then
     echo "Prepares the test set (downloaded, or from DIR), generates it as stock and by el_translation with the options of the"
     echo "papers, checks with check_lossless.py that nothing differs, and prints a table with ROUGE. cnndm and xsum need"
     echo "--model (bart.large.cnn, bart.large.xsum) and a GPU; tiny (default) trains a small BART on DialogSum's development"
-    echo "part first (N updates, see train.sh; about 12 minutes on 2 CPU cores in all). Further options win. Everything is"
+    echo "part first (N updates, see train.sh; about 10 minutes on 2 CPU cores in all). Further options win. Everything is"
     echo "written to OUT (default: results/summarization-CONFIG); what is there already is not made again."
     exit 0
 fi

@@ -5,7 +5,7 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 if [[ ${1:-} == --help || $# -lt 1 ]]; then
     echo "usage: examples/summarization/train.sh OUT [UPDATES [FAIRSEQ-TRAIN OPTIONS...]]"
     echo "Trains 2+2 layers of width 128 of BART's architecture on OUT/bin (from prepare.sh tiny): UPDATES (default: 900)"
-    echo "are about 8 minutes on 2 CPU cores. ROUGE of the validation part is logged, also for TensorBoard, in"
+    echo "take about 5 minutes of a CPU core. ROUGE of the validation part is logged, also for TensorBoard, in"
     echo "OUT/tensorboard. Further options win. Training resumes where it stopped; the model is OUT/model.pt."
     [[ ${1:-} == --help ]] && exit 0 || exit 2
 fi
