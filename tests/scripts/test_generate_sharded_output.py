@@ -7,9 +7,8 @@ import sys
 import threading
 from multiprocessing.connection import Listener
 
-import commands
 import pytest
-from commands import ROOT, generate, lines_of, train
+from commands import ROOT, fork, generate, lines_of, train
 from fairseq_cli import score
 
 SCRIPT = ROOT / "scripts/generate_sharded.sh"
@@ -32,7 +31,7 @@ def environment(tmp_path):
 
     def answer(connection):
         arguments, out = connection.recv()
-        connection.send(commands._fork("fairseq-generate", arguments, os.devnull, out, ROOT))
+        connection.send(fork("fairseq-generate", arguments, os.devnull, out, ROOT))
 
     def serve():
         while connection := listener.accept():
