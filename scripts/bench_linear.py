@@ -41,7 +41,7 @@ def bench(rows, inputs, outputs, dtype, rounds):
     packed, x = PackedLinear(inputs, outputs).to(dtype).eval(), torch.randn(rows, inputs).to(dtype)
     if not can_pack(packed.weight):
         raise SystemExit(f"this machine or PyTorch has no packed product in {dtype}")
-    weight, bias = packed.pack(), packed.bias  # a module leaves single rows over small weights to nn.Linear
+    weight, bias = packed.pack(), packed.bias
     linear = torch.nn.functional.linear
     products = {"linear": lambda: linear(x, packed.weight, bias), "packed": lambda: packed_linear(x, weight, bias)}
     torch.testing.assert_close(*(run() for run in products.values()), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])

@@ -3,7 +3,7 @@
 
 if [[ ${1:-} == --help ]]; then
     echo "usage: scripts/test.sh [pytest arguments]"
-    echo "Checks the style (ruff) and runs all tests (pytest, two processes): about 5 minutes on 2 cores, in .venv, made"
+    echo "Checks the style (ruff) and runs all tests (pytest, two processes): about 8 minutes on 2 cores, in .venv, made"
     echo "if missing."
     exit 0
 fi

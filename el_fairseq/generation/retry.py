@@ -20,7 +20,8 @@ MAX_LEN = "el_max_len"  # key in a sample: how many tokens may be generated, by 
 TEXTS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
-    "could not create a memory object",  # oneDNN
+    "could not create a memory object",  # oneDNN, and what it says where its own buffers or code find no room
+    "could not create a primitive",
     "std::bad_alloc",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",

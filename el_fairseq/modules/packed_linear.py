@@ -5,8 +5,6 @@ from torch import nn
 
 from el_fairseq.ops.packed import can_pack, pack, packed_linear
 
-SMALL = 2**20  # elements of a weight that a single row is multiplied with faster as it is (docs/performance.md)
-
 
 def packed_bytes(model):
     """What the packed copies of all linear layers in ``model`` take at most."""
@@ -27,9 +25,8 @@ class PackedLinear(nn.Linear):
     def forward(self, x):
         """``[..., K] -> [..., N]``, as ``nn.Linear``."""
         weight = self.weight
-        single = x.numel() == self.in_features and weight.numel() < SMALL
         as_stock = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-        if as_stock or single or x.dtype is not weight.dtype:
+        if as_stock or x.dtype is not weight.dtype:
             return super().forward(x)
         packed = self.pack()
         return super().forward(x) if packed is None else packed_linear(x, packed, self.bias)

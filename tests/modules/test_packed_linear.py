@@ -10,7 +10,7 @@ from torch import nn
 
 from el_fairseq.modules import packed_linear as module
 from el_fairseq.modules.convert import use_el_attention, use_stock_attention
-from el_fairseq.modules.packed_linear import SMALL, PackedLinear
+from el_fairseq.modules.packed_linear import PackedLinear
 from el_fairseq.ops.packed import can_pack
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.ones(2, 2)), reason="PyTorch without oneDNN")
@@ -45,11 +45,6 @@ def assert_is_linear(layer, x):
 def test_is_linear(shape, bias, products):
     torch.manual_seed(0)
     assert_is_linear(PackedLinear(24, 63, bias=bias).eval(), torch.randn(*shape, 24))
-    assert len(products) == (shape != (1,))  # a single row, as it is
-
-
-def test_a_single_row_of_a_large_layer(products):
-    assert_is_linear(PackedLinear(4, SMALL // 4).eval(), torch.randn(1, 4))
     assert len(products) == 1
 
 
