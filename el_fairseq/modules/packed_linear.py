@@ -35,10 +35,11 @@ class PackedLinear(nn.Linear):
         """The packed copy of the weight as it is, made if it is not there; None where there is no packed product."""
         weight = self.weight
         which = (id(weight), weight.data_ptr(), None if weight.is_inference() else weight._version)
-        if self._packed is None or self._packed[0] != which:
+        packed = self._packed  # read once: threads may share this layer
+        if packed is None or packed[0] != which:
             # The weight is kept with its copy: no other object can have its number meanwhile.
-            self._packed = (which, pack(weight), weight) if can_pack(weight) else None
-        return None if self._packed is None else self._packed[1]
+            packed = self._packed = (which, pack(weight), weight) if can_pack(weight) else None
+        return None if packed is None else packed[1]
 
     def _apply(self, *args, **kwargs):
         self._packed = None  # the weight goes to another device or dtype
