@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from commands import run  # noqa: E402
 
 import el_fairseq  # noqa: E402, F401
+from el_fairseq.generation import next_token  # noqa: E402
 from el_fairseq.modules import el_attention  # noqa: E402
 
 torch.set_num_threads(1)  # the models are tiny: threads would wait for each other
@@ -31,6 +32,7 @@ def float64(monkeypatch):
     monkeypatch.setattr(utils, "softmax", lambda x, dim, onnx_trace=False: F.softmax(x, dim=dim))
     monkeypatch.setattr(utils, "log_softmax", lambda x, dim, onnx_trace=False: F.log_softmax(x, dim=dim))
     monkeypatch.setattr(el_attention, "SOFTMAX_DTYPE", torch.float64)
+    monkeypatch.setattr(next_token, "LOG_SOFTMAX_DTYPE", torch.float64)
 
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

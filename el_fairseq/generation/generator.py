@@ -11,14 +11,18 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
+from el_fairseq.generation.next_token import NextToken
+from el_fairseq.generation.plan import why_apart
 from el_fairseq.generation.prompt import Prompts, prompt_lengths, why_step_by_step
 from el_fairseq.generation.retry import MAX_LEN, BatchSplitter
 from el_fairseq.generation.source import source_and_lengths
 from el_fairseq.generation.watch import Watch
+from el_fairseq.modules.lineage import LINEAGE, Lineage, LineageState
 from el_fairseq.modules.ngram_block import NGramBlock
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 
 logger = logging.getLogger(__name__)
+OURS = (SelfAttentionState, LineageState, Lineage, CrossAttentionState)  # states that can be reordered one by one
 
 
 class ELSequenceGenerator(SequenceGenerator):
@@ -77,13 +81,16 @@ class ELSequenceGenerator(SequenceGenerator):
 
         live = _LiveBeams(self, sample, rows, max_len, bos_token, prefix_tokens, src_lengths)
         trace, finished = AttentionTrace(), None
-        prompts = self._read_prompts(live, states, max_len)
+        next_token = NextToken(self.model, self.temperature)
+        prompts = self._read_prompts(live, states, max_len, next_token)
+        if prompts is None:
+            self._share_past(states, bsz, source)
         for step in range(live.length, max_len + 1):  # one more for end-of-sentence
             tokens = live.tokens[:, : step + 1]
             if prompts is not None:
                 lprobs, attention = prompts.lprobs(step, tokens), None
             else:
-                lprobs, attention = self.model.forward_decoder(tokens, encoder_outs, states, self.temperature)
+                lprobs, attention = next_token(tokens, encoder_outs, states)
             meter.observe(encoder_outs, states, rows=lprobs.size(0), steps=step + 1)
             if attention is not None:
                 trace.weights.append(attention)
@@ -110,14 +117,20 @@ class ELSequenceGenerator(SequenceGenerator):
     def _reorder(self, states, order, sentence_left):
         """Let the decoder state follow the beams; no search through the modules where all of it is ours."""
         for model, state in zip(self.model.models, states):
-            if all(isinstance(kept, (SelfAttentionState, CrossAttentionState)) for kept in state.values()):
+            if all(isinstance(kept, OURS) for kept in state.values()):
                 for kept in state.values():
-                    if sentence_left or isinstance(kept, SelfAttentionState):  # what beams share stays otherwise
+                    if sentence_left or not isinstance(kept, CrossAttentionState):  # what beams share stays otherwise
                         kept.reorder(order)
             elif self.model.has_incremental_states():
                 model.decoder.reorder_incremental_state_scripting(state, order)
 
-    def _read_prompts(self, live, states, max_len):
+    def _share_past(self, states, sentences, source):
+        """Let the beams of a sentence share what their self-attentions keep, where that can be."""
+        for model, state in zip(self.model.models, states):
+            if self.beam_size > 1 and why_apart(model) is None:
+                state[LINEAGE] = Lineage(sentences, self.beam_size, source.device)
+
+    def _read_prompts(self, live, states, max_len, next_token):
         """Let language models read the prompts at once; None where they are consumed step by step.
 
         Beam search goes on behind what all of them have in common in length. Other searches go through those steps
@@ -134,7 +147,7 @@ class ELSequenceGenerator(SequenceGenerator):
         lengths = prompt_lengths(live.prefix_tokens, self.pad, self.eos, limit=max_len)
         given = live.prefix_tokens[:, : max(lengths)]
         tokens = torch.cat((live.tokens[:: self.beam_size, :1], given), dim=1)
-        prompts = Prompts(self.model, states, tokens, lengths, self.beam_size, self.temperature)
+        prompts = Prompts(next_token, states, tokens, lengths, self.beam_size)
         if type(self.search) is BeamSearch and self.repeat_ngram_blocker is None:
             common = given[:, : min(lengths)]
             scores = prompts.scores[:, : min(lengths)] - self.unk_penalty * common.eq(self.unk)

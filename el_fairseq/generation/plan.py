@@ -18,7 +18,11 @@ import logging
 import torch
 
 from el_fairseq.generation.free_memory import free_memory
+from el_fairseq.generation.prompt import draws_dropout
+from el_fairseq.modules.convert import layers_of, why_foreign
+from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, hidden_everywhere
+from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 logger = logging.getLogger(__name__)
 TENSOR_CORES = (7, 0)  # from this compute capability
@@ -68,6 +72,26 @@ def _fits(attended):
         return True  # twice as much as hidden states, and it grows: fewer sentences a batch is what helps
     free = free_memory(attended.hidden.device)
     return free is None or 2 * attended.hidden.nbytes <= SHARE * free
+
+
+def why_apart(model):
+    """Why each beam keeps a past of its own while ``model`` decodes (no ``Lineage``), or None.
+
+    A token that a beam does not consist of counts nothing: 0 times its value, which has to be finite for that.
+    """
+    decoder = getattr(model, "decoder", None)
+    foreign = why_foreign(decoder)
+    if foreign is not None:
+        return foreign
+    attentions = [a for layer in layers_of(decoder) for a in (layer.self_attn, layer.encoder_attn) if a is not None]
+    if not all(isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for attention in attentions):
+        return "stock attention decodes"
+    if draws_dropout(model):
+        return "--retain-dropout draws for each token"
+    weight = next(decoder.parameters())
+    if weight.device.type != "cpu":
+        return "not measured on a GPU"
+    return "float16 may overflow" if weight.dtype == torch.float16 else None
 
 
 @functools.cache

@@ -52,21 +52,20 @@ class Prompts:
     stands in that order.
 
     Args:
-        ensemble: fairseq's ``EnsembleModel``. states: incremental states, one a model, empty. tokens: ``[B, P + 1]``,
-        what precedes the prompts and the prompts. lengths: tokens of each prompt, a list. beams: M. temperature: as
-        in ``SequenceGenerator``.
+        next_token: a ``NextToken``. states: incremental states, one a model, empty. tokens: ``[B, P + 1]``, what
+        precedes the prompts and the prompts. lengths: tokens of each prompt, a list. beams: M.
 
     ``scores [B, P]`` are the log-probabilities of the prompts' tokens, 0 behind them.
     """
 
-    def __init__(self, ensemble, states, tokens, lengths, beams, temperature):
-        self.ensemble, self.states, self.beams, self.temperature = ensemble, states, beams, temperature
+    def __init__(self, next_token, states, tokens, lengths, beams):
+        self.next_token, self.states, self.beams = next_token, states, beams
         self.tokens = tokens[:, 1:]
         self.lengths = torch.tensor(lengths, device=tokens.device)
         self.slots = sorted(range(len(lengths)), key=lengths.__getitem__)  # the sentence in each place of the states
         self.layout = PromptLayout([lengths[i] + 1 for i in self.slots], beams, tokens.device)
         self._index()
-        features = [self._read(model, state, tokens) for model, state in zip(ensemble.models, states)]
+        features = [self._read(model, state, tokens) for model, state in zip(next_token.ensemble.models, states)]
         self._score(features)
 
     def lprobs(self, step, tokens):
@@ -128,7 +127,7 @@ class Prompts:
         self._index()
 
     def _decode(self, tokens):
-        lprobs, _ = self.ensemble.forward_decoder(tokens, [None] * len(self.states), self.states, self.temperature)
+        lprobs, _ = self.next_token(tokens, [None] * len(self.states), self.states)
         return lprobs
 
     def _known(self, step):
@@ -168,7 +167,7 @@ class Prompts:
     def _distributions(self, features):
         """Log-probabilities ``[n, V]`` from the features ``[n, D]`` of each model."""
         lprobs = []
-        for model, x in zip(self.ensemble.models, features):
-            logits = model.decoder.output_layer(x.unsqueeze(0)).div_(self.temperature)
+        for model, x in zip(self.next_token.ensemble.models, features):
+            logits = model.decoder.output_layer(x.unsqueeze(0)).div_(self.next_token.temperature)
             lprobs.append(model.get_normalized_probs((logits, None), log_probs=True, sample=None).squeeze(0))
         return lprobs[0] if len(lprobs) == 1 else torch.logsumexp(torch.stack(lprobs), dim=0) - math.log(len(lprobs))

@@ -5,9 +5,10 @@ from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended, hidden_everywhere
+from el_fairseq.modules.lineage import new_state, own_mask
 from el_fairseq.modules.packed_linear import PackedLinear
 from el_fairseq.modules.prompted_state import PromptedState
-from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
+from el_fairseq.modules.state import CrossAttentionState
 from el_fairseq.ops import el_output, el_query, hidden_attention, merge_masks, prompted_attention, shared_kv_attention
 
 SOFTMAX_DTYPE = torch.float32  # fairseq.utils.softmax, whatever the dtype of the model
@@ -103,11 +104,11 @@ class ELMultiheadAttention(MultiheadAttention):
                 raise ValueError("attn_mask: after a prompt every token attends to all before it")
             context, weights = self._attend_prompted(rows, state)
         else:
-            if state is not None:
-                source, padding = _parts(state.cache.filled, state.cache.row_dim), state.padding
+            if state is None:
+                source = self._cross_source(rows.size(0), key, incremental_state)
+                mask = merge_masks(key_padding_mask, attn_mask, rows.dtype)
             else:
-                source, padding = self._cross_source(rows.size(0), key, incremental_state), key_padding_mask
-            mask = merge_masks(padding, attn_mask, rows.dtype)
+                source, mask = _parts(state.cache.filled, state.cache.row_dim), own_mask(state, attn_mask, rows.dtype)
             if len(source) == 1:
                 context, weights = self._attend_hidden(rows, *source, mask, need_weights or need_head_weights)
             else:
@@ -151,7 +152,8 @@ class ELMultiheadAttention(MultiheadAttention):
         """The state of this self-attention, with this step in it."""
         state = self.get_incremental_state(incremental_state, "el_state")
         if state is None:
-            state = SelfAttentionState(self._row_dim(Attended("self", query, 1, self.num_heads)))
+            row_dim = self._row_dim(Attended("self", query, 1, self.num_heads))
+            state = new_state(incremental_state, row_dim)
             self.set_incremental_state(incremental_state, "el_state", state)
         new = self._to_keep(query, state.cache.row_dim)
         state.append(new, None if key_padding_mask is None else key_padding_mask.bool())
@@ -170,13 +172,16 @@ class ELMultiheadAttention(MultiheadAttention):
             # Retained dropout (--retain-dropout) meets EL-attention's weights in stock's order, and so draws alike.
             drops = self._softmax()["dropout"] is not None
             if not drops and self.plan(Attended("cross", key, beams, self.num_heads)) == PROJECTED:
-                state.kept = self._heads(self.k_proj(key)), self._heads(self.v_proj(key))
+                keys, values = (
+                    projection(key).view(*key.shape[:2], self.num_heads, -1) for projection in (self.k_proj, self.v_proj)
+                )  # [S, B, H, d]
+                # Keys as the product of a few queries reads them fastest on a CPU.
+                state.kept = keys.permute(1, 2, 3, 0).contiguous(), values.permute(1, 2, 0, 3).contiguous()
             self.set_incremental_state(incremental_state, "el_state", state)
-        return state.kept or (key.transpose(0, 1),)
-
-    def _heads(self, x):
-        """``[S, B, H·d] -> [B, H, S, d]``, contiguous."""
-        return x.view(*x.shape[:2], self.num_heads, self.head_dim).permute(1, 2, 0, 3).contiguous()
+        if not state.kept:
+            return (key.transpose(0, 1),)
+        keys, values = state.kept
+        return keys.transpose(2, 3), values
 
     def _attend_hidden(self, rows, hidden, mask, want_weights):
         """EL-attention: rows ``[N, T, E]``, hidden ``[B, S, K]`` -> context ``[N, T, E]``, and weights
@@ -187,6 +192,8 @@ class ELMultiheadAttention(MultiheadAttention):
         query = query.reshape(b, -1, k)  # -> [B, M·T·H, K]
         if mask is not None and mask.dim() == 4:
             mask = mask.expand(b, n // b, t, s).repeat_interleave(self.num_heads, dim=2).reshape(b, -1, s)
+        elif mask is not None and mask.dim() == 3:
+            mask = mask.repeat_interleave(self.num_heads, dim=1)  # [B, M, S] -> [B, M·H, S]
         options, weights, mass = self._softmax(), None, None
         if want_weights or options["dropout"] is not None or not self.by_kernel:
             context, weights, mass = shared_kv_attention(query, hidden, hidden, mask, **options)

@@ -8,8 +8,9 @@ from fairseq.modules.fairseq_dropout import FairseqDropout
 from fairseq.modules.quant_noise import quant_noise
 from torch import nn
 
+from el_fairseq.modules.lineage import new_state, own_mask
 from el_fairseq.modules.prompted_state import PromptedState
-from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
+from el_fairseq.modules.state import CrossAttentionState
 from el_fairseq.ops import merge_masks, prompted_attention, shared_kv_attention, shared_kv_sdpa
 
 STATE = "shared_kv_state"  # what an attention keeps in the incremental state
@@ -142,22 +143,23 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
             key = value = query
         want_weights = need_weights or need_head_weights
         if incremental_state is None:
-            keys, values, padding = *self._project(key, value), key_padding_mask
+            keys, values = self._project(key, value)
+            mask = merge_masks(key_padding_mask, attn_mask, queries.dtype)
         elif self.encoder_decoder_attention:
             if not static_kv:
                 raise ValueError("static_kv=False: while decoding, cross-attention reads one unchanging source")
             keys, values = self._source(key, value, incremental_state, queries.size(0))
-            padding = key_padding_mask
+            mask = merge_masks(key_padding_mask, attn_mask, queries.dtype)
         else:
             state = self._append(key, value, key_padding_mask, incremental_state)
             if isinstance(state, PromptedState):
                 if attn_mask is not None:
                     raise ValueError("attn_mask: after a prompt every token attends to all before it")
                 return self._finish(*self._attend_prompted(queries, state), want_weights, need_head_weights)
-            keys, values, padding = *state.cache.filled, state.padding
+            keys, values = state.cache.filled
+            mask = own_mask(state, attn_mask, queries.dtype)
         if queries.size(0) % keys.size(0):
             raise ValueError(f"{queries.size(0)} query rows cannot share {keys.size(0)} sources evenly")
-        mask = merge_masks(padding, attn_mask, queries.dtype)
         attended = self._attend(queries, keys, values, mask, want_weights)
         return self._finish(*attended, want_weights, need_head_weights)
 
@@ -190,7 +192,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         """The state of this self-attention, with these tokens in it."""
         state = self.get_incremental_state(incremental_state, STATE)
         if state is None:
-            state = SelfAttentionState(row_dim=1)
+            state = new_state(incremental_state, row_dim=1)
             self.set_incremental_state(incremental_state, STATE, state)
         new = torch.stack(self._project(key, value))  # [2, N, T, d]
         state.append(new, None if padding is None else padding.bool())
@@ -213,6 +215,8 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
             return context, None, mass
         if mask is not None and mask.dim() == 4:
             mask = mask.unsqueeze(1).expand(b, n // b, h, t, s).reshape(b, -1, s)
+        elif mask is not None and mask.dim() == 3:
+            mask = mask.repeat_interleave(h, dim=1)  # [B, M, S] -> [B, M·heads, S]
         context, weights, mass = shared_kv_attention(
             queries.reshape(b, -1, d),  # [N, heads, T, d] -> [B, M·heads·T, d]
             keys,

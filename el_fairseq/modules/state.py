@@ -1,6 +1,7 @@
 """Decoder state that is written in place: memory that grows in blocks, and what an attention keeps in it."""
 
 import torch
+import torch.nn.functional as F
 
 BLOCK = 16  # tokens by which a cache grows; the memory above need is at most this much a row
 
@@ -8,12 +9,12 @@ BLOCK = 16  # tokens by which a cache grows; the memory above need is at most th
 class GrowingCache:
     """Preallocated ``[..., capacity, width]`` of which ``[..., :length, :]`` is filled; ``row_dim`` numbers the rows.
 
-    ``append`` writes in place and copies only where a block is full; ``reorder`` works in place while no row leaves,
-    and on a CPU touches only rows that change.
+    ``append`` writes in place and copies only where a ``block`` of tokens is full; ``reorder`` works in place while no
+    row leaves, and on a CPU touches only rows that change.
     """
 
-    def __init__(self, row_dim=0):
-        self.row_dim = row_dim
+    def __init__(self, row_dim=0, block=BLOCK):
+        self.row_dim, self.block = row_dim, block
         self.buffer = None
         self.length = 0
 
@@ -22,11 +23,16 @@ class GrowingCache:
         """``[..., length, width]``, a view."""
         return self.buffer.narrow(-2, 0, self.length)
 
+    @property
+    def room(self):
+        """How many tokens fit behind what is there."""
+        return 0 if self.buffer is None else self.buffer.size(-2) - self.length
+
     def append(self, new):
         """Add ``new [..., n, width]`` behind what is there."""
         length = self.length + new.size(-2)
         if self.buffer is None or length > self.buffer.size(-2):
-            self._grow(new, -(-length // BLOCK) * BLOCK)
+            self._grow(new, -(-length // self.block) * self.block)
         self.buffer.narrow(-2, self.length, new.size(-2)).copy_(new)
         self.length = length
 
@@ -35,6 +41,17 @@ class GrowingCache:
         if self.buffer is not None:
             grown.narrow(-2, 0, self.length).copy_(self.filled)
         self.buffer = grown
+
+    def keep(self, rows, tokens):
+        """Only ``rows [n']`` remain, and of each of them ``tokens [n', t']``, with room for a block behind them."""
+        self.length, capacity = tokens.size(1), tokens.size(1) + self.block
+        shape, width = self.buffer.shape[:-1], self.buffer.size(-1)  # [..., n, ..., capacity]
+        firsts = torch.arange(0, shape.numel(), shape[-1], device=rows.device).view(shape[:-1])
+        firsts = firsts.index_select(self.row_dim, rows)  # [..., n', ...], where the tokens of each begin
+        tokens = F.pad(tokens, (0, capacity - self.length))  # anything: what is behind the length is not read
+        tokens = tokens.view(-1, *[1] * (firsts.dim() - self.row_dim - 1), capacity)
+        places = firsts.unsqueeze(-1) + tokens
+        self.buffer = self.buffer.view(-1, width).index_select(0, places.view(-1)).view(*places.shape, width)
 
     def drop(self, count):
         """Forget the first ``count`` tokens."""
