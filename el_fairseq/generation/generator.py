@@ -9,6 +9,7 @@ import torch
 from fairseq.search import BeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 
+from el_fairseq.generation.encode import encode
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.next_token import NextToken
@@ -73,7 +74,7 @@ class ELSequenceGenerator(SequenceGenerator):
             raise ValueError(f"--constraints: {type(self.search).__name__} does not support them")
         self.search.init_constraints(constraints, self.beam_size)
 
-        encoder_outs = self.model.forward_encoder(sample["net_input"])
+        encoder_outs = encode(self.model, sample["net_input"])
         meter = self.meter.start_batch(encoder_outs)
         rows = torch.arange(bsz, device=source.device).repeat_interleave(self.beam_size)
         encoder_outs = self.model.reorder_encoder_out(encoder_outs, rows)

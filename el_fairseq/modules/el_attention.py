@@ -6,7 +6,7 @@ from torch import nn
 
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended, hidden_everywhere
 from el_fairseq.modules.lineage import new_state, own_mask
-from el_fairseq.modules.packed_linear import PackedLinear
+from el_fairseq.modules.packed_linear import ROWS, PackedLinear
 from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState
 from el_fairseq.ops import el_output, el_query, hidden_attention, merge_masks, prompted_attention, shared_kv_attention
@@ -172,16 +172,25 @@ class ELMultiheadAttention(MultiheadAttention):
             # Retained dropout (--retain-dropout) meets EL-attention's weights in stock's order, and so draws alike.
             drops = self._softmax()["dropout"] is not None
             if not drops and self.plan(Attended("cross", key, beams, self.num_heads)) == PROJECTED:
-                keys, values = (
-                    projection(key).view(*key.shape[:2], self.num_heads, -1) for projection in (self.k_proj, self.v_proj)
-                )  # [S, B, H, d]
-                # Keys as the product of a few queries reads them fastest on a CPU.
-                state.kept = keys.permute(1, 2, 3, 0).contiguous(), values.permute(1, 2, 0, 3).contiguous()
+                state.kept = self._project_source(key)
             self.set_incremental_state(incremental_state, "el_state", state)
         if not state.kept:
             return (key.transpose(0, 1),)
         keys, values = state.kept
         return keys.transpose(2, 3), values
+
+    def _project_source(self, key):
+        """Sources ``[S, B, K]`` -> keys ``[B, H, d, S]``, as products of a few queries read them fastest on a CPU, and
+        values ``[B, H, S, d]``."""
+        s, b, _ = key.shape
+        keys = key.new_empty(b, self.num_heads, self.head_dim, s)
+        values = key.new_empty(b, self.num_heads, s, self.head_dim)
+        size = max(1, ROWS // s) if key.device.type == "cpu" else b
+        for start in range(0, b, size):
+            some = slice(start, start + size)
+            k, v = (proj(key[:, some]).view(s, -1, *keys.shape[1:3]) for proj in (self.k_proj, self.v_proj))
+            keys[some], values[some] = k.permute(1, 2, 3, 0), v.permute(1, 2, 0, 3)  # from [S, b, H, d]
+        return keys, values
 
     def _attend_hidden(self, rows, hidden, mask, want_weights):
         """EL-attention: rows ``[N, T, E]``, hidden ``[B, S, K]`` -> context ``[N, T, E]``, and weights
