@@ -1,6 +1,5 @@
 """The encoder output of a batch; on a CPU a few sentences at a time, so that little is computed for padding."""
 
-import torch
 from fairseq.models.transformer import TransformerEncoderBase
 from fairseq.sequence_generator import EnsembleModel
 
@@ -11,8 +10,8 @@ INPUTS = {"src_tokens", "src_lengths", "prev_output_tokens"}  # what is known to
 
 
 def encode(ensemble, net_input):
-    """As ``EnsembleModel.forward_encoder``: the output for all of ``net_input``, zero where there is padding if it was
-    computed in parts; a list with one of each model, or None without encoders."""
+    """As ``EnsembleModel.forward_encoder``: the output for all of ``net_input``, arbitrary where there is padding as
+    stock's is; a list with one of each model, or None without encoders."""
     if getattr(ensemble.forward_encoder, "__func__", None) is not EnsembleModel.forward_encoder:
         return ensemble.forward_encoder(net_input)
     if not ensemble.has_encoder():

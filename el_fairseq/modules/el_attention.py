@@ -174,22 +174,18 @@ class ELMultiheadAttention(MultiheadAttention):
             if not drops and self.plan(Attended("cross", key, beams, self.num_heads)) == PROJECTED:
                 state.kept = self._project_source(key)
             self.set_incremental_state(incremental_state, "el_state", state)
-        if not state.kept:
-            return (key.transpose(0, 1),)
-        keys, values = state.kept
-        return keys.transpose(2, 3), values
+        return state.kept or (key.transpose(0, 1),)
 
     def _project_source(self, key):
-        """Sources ``[S, B, K]`` -> keys ``[B, H, d, S]``, as products of a few queries read them fastest on a CPU, and
-        values ``[B, H, S, d]``."""
+        """Sources ``[S, B, K]`` -> keys and values ``[B, H, S, d]``."""
         s, b, _ = key.shape
-        keys = key.new_empty(b, self.num_heads, self.head_dim, s)
-        values = key.new_empty(b, self.num_heads, s, self.head_dim)
+        keys, values = (key.new_empty(b, self.num_heads, s, self.head_dim) for _ in range(2))
         size = max(1, ROWS // s) if key.device.type == "cpu" else b
         for start in range(0, b, size):
             some = slice(start, start + size)
-            k, v = (proj(key[:, some]).view(s, -1, *keys.shape[1:3]) for proj in (self.k_proj, self.v_proj))
-            keys[some], values[some] = k.permute(1, 2, 3, 0), v.permute(1, 2, 0, 3)  # from [S, b, H, d]
+            for projection, out in ((self.k_proj, keys), (self.v_proj, values)):
+                projected = projection(key[:, some]).view(s, -1, self.num_heads, self.head_dim)  # [S, b, H, d]
+                out[some] = projected.permute(1, 2, 0, 3)
         return keys, values
 
     def _attend_hidden(self, rows, hidden, mask, want_weights):

@@ -6,6 +6,8 @@ beam in every layer to where the beam went, only the table moves. Tokens that no
 when the cache is full, or when a sentence leaves; mostly that is most of them, because beams share their beginnings.
 """
 
+import weakref
+
 import torch
 
 from el_fairseq.modules.state import BLOCK, GrowingCache, SelfAttentionState, sentences_of_rows
@@ -24,12 +26,12 @@ class Lineage:
         self.beams = beams
         self.foreign = torch.zeros(sentences, beams, 0, dtype=torch.bool, device=device)  # [B, M, tokens kept]
         self.others = ~torch.eye(beams, dtype=torch.bool, device=device)  # [M, M]
-        self.states = []
+        self.states = weakref.WeakSet()  # which know this table: a cycle would outlive the batch
 
     def new_state(self, row_dim):
         """The state of one more self-attention; ``row_dim`` as in ``SelfAttentionState``."""
         state = LineageState(row_dim, self)
-        self.states.append(state)
+        self.states.add(state)
         return state
 
     def mask(self, tokens, padding):
@@ -47,7 +49,8 @@ class Lineage:
     def reorder(self, order):
         """Row ``i`` continues row ``order[i]``; sentences leave as in ``sentences_of_rows``."""
         sentences = sentences_of_rows(order, self.beams, self.foreign.size(0))
-        self.foreign = self.foreign.flatten(0, 1).index_select(0, order).view(-1, *self.foreign.shape[1:])
+        shape = order.numel() // self.beams, self.beams, self.foreign.size(2)
+        self.foreign = self.foreign.flatten(0, 1).index_select(0, order).view(shape)
         if sentences is not None or any(state.cache.room < self.beams for state in self.states):
             self._give_up(sentences)
 

@@ -7,6 +7,7 @@ from el_fairseq.ops.packed import can_pack, pack, packed_linear
 
 ROWS = 1024  # of a product: enough for it to be fast, few enough for its result to stay in a cache
 
+
 def packed_bytes(model):
     """What the packed copies of all linear layers in ``model`` take at most."""
     weights = (module.weight for module in model.modules() if isinstance(module, nn.Linear))

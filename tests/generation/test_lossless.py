@@ -78,9 +78,12 @@ def test_a_lower_hypothesis_that_differs_is_a_difference_too(monkeypatch):
 
 
 def test_rounding_between_equals_is_a_tie(monkeypatch):
-    """Two types that score exactly the same; with EL in float32, and only there, a last digit decides between them."""
+    """Two types that score exactly the same; with EL in float32, and only there, a last digit decides between them.
+
+    Greedy search: with more beams two of them could be equal in all, and which comes first is then nobody's to say.
+    """
     model = build_model("transformer", WORDS, seed=1, gain=2.0, dtype=torch.float32)
-    generator = Task().build_generator([model], {"beam_size": 4, "max_len_b": 20})
+    generator = Task().build_generator([model], {"beam_size": 1, "max_len_b": 20})
 
     def first_token():
         (best, *_), *_ = generator.generate(None, SAMPLE)
@@ -106,7 +109,7 @@ def test_rounding_between_equals_is_a_tie(monkeypatch):
 
     monkeypatch.setattr(el_attention, "el_output", noting)
     output.register_forward_hook(tilt)
-    result = check(model)
+    result = check(model, beam_size=1)
     assert result.ties and not result.differences
     assert len(result.ties) + result.identical >= 4
 

@@ -4,12 +4,17 @@ import logging
 
 import pytest
 import torch
-from helpers import build_model, dictionary
+from fairseq.modules import FairseqDropout
+from helpers import batch, build_model, dictionary
+from random_lms import build_lm
 
+from el_fairseq import enable_el_attention
+from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation import plan as module
-from el_fairseq.generation.plan import cheapest, costs
+from el_fairseq.generation.plan import cheapest, costs, why_apart
 from el_fairseq.modules.convert import use_el_attention
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended
+from el_fairseq.modules.lineage import LineageState
 
 
 def attended(kind, source, beams, heads=8, dim=512, dtype=torch.float32, sentences=2):
@@ -80,3 +85,29 @@ def test_a_decision_holds_for_the_batch():
     for length in range(1, 5):
         model.decoder(tokens[:, :length], encoder_out=encoder_out, incremental_state=state)
     assert decisions == ["self", "cross"] * len(model.decoder.layers)
+
+
+def test_who_shares_a_past():
+    words = dictionary(12)
+    shared = enable_el_attention(build_model("transformer", words), "on")
+    assert why_apart(shared) is None
+    assert why_apart(build_lm(words)) == "stock attention decodes"
+    assert why_apart(enable_el_attention(build_lm(words))) is None
+    assert why_apart(build_model("mhe_transformer_wmt_en_de", words)) is None
+    assert "float16" in why_apart(enable_el_attention(build_model("transformer", words).half()))
+    assert "LSTMDecoder" in why_apart(build_model("lstm", words, decoder_hidden_size=16, encoder_hidden_size=16))
+    drawing = enable_el_attention(build_model("transformer", words, dropout=0.1))
+    for module_ in drawing.modules():
+        if isinstance(module_, FairseqDropout):
+            module_.apply_during_inference = True
+    assert "--retain-dropout" in why_apart(drawing)
+
+
+@pytest.mark.parametrize("beam, dtype, shared", [(3, "float32", True), (1, "float32", False), (3, "float16", False)])
+def test_the_generator_shares_it(beam, dtype, shared, monkeypatch):
+    words, states = dictionary(12), []
+    append = LineageState.append
+    monkeypatch.setattr(LineageState, "append", lambda self, *args: states.append(self) or append(self, *args))
+    model = enable_el_attention(build_model("transformer", words, dtype=getattr(torch, dtype)))
+    ELSequenceGenerator([model], words, beam_size=beam, max_len_b=5).generate(None, batch(words, [5, 3]))
+    assert bool(states) == shared

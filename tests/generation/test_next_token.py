@@ -1,0 +1,87 @@
+"""Log-probabilities in one buffer: bit by bit what the ensemble computes."""
+
+import pytest
+import torch
+from fairseq.sequence_generator import EnsembleModel
+from helpers import batch, build_model, dictionary
+from random_lms import build_lm
+
+from el_fairseq import enable_el_attention
+from el_fairseq.generation import next_token as module
+from el_fairseq.generation.next_token import NextToken, why_whole
+
+WORDS = dictionary(30)
+SAMPLE = batch(WORDS, [12, 7, 5, 3])
+ADAPTIVE = {"adaptive_softmax_cutoff": "10,20", "adaptive_softmax_dropout": 0.0, "adaptive_softmax_factor": 4}
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def steps(ensemble, decode, count=3):
+    """The results of the first decoder steps."""
+    outs = ensemble.forward_encoder(SAMPLE["net_input"]) if ensemble.has_encoder() else None
+    states = [{} for _ in ensemble.models]
+    torch.manual_seed(0)
+    tokens = torch.randint(4, 30, (4, count))
+    return [decode(tokens[:, : i + 1], outs, states) for i in range(count)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("arch", ["transformer", "bart_base", "transformer_lm"])
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_is_the_ensembles(arch, temperature, dtype, rows, monkeypatch):
+    monkeypatch.setattr(module, "PART", rows * len(WORDS) * dtype.itemsize)
+    model = (build_lm(WORDS) if arch == "transformer_lm" else build_model(arch, WORDS)).to(dtype)
+    ensemble = EnsembleModel([enable_el_attention(model)])
+    assert why_whole(ensemble) is None
+    next_token, copies = NextToken(ensemble, temperature), []
+
+    def decode(*args):
+        lprobs, attention = next_token(*args)
+        copies.append((lprobs.data_ptr(), lprobs.dtype))
+        return lprobs.clone(), attention
+
+    actual = steps(ensemble, decode)
+    expected = steps(ensemble, lambda *args: ensemble.forward_decoder(*args, temperature))
+    for (ours, attention), (stocks, stock_attention) in zip(actual, expected):
+        tolerance = 1e-6 if rows < 4 else 0  # products of fewer rows may add in another order
+        torch.testing.assert_close(ours, stocks, rtol=tolerance, atol=tolerance)
+        assert (attention is None) == (stock_attention is None)
+        assert attention is None or torch.equal(attention, stock_attention)
+    assert len(set(copies)) == 1 and copies[0][1] == torch.float32
+
+
+def test_rows_that_left_are_not_there():
+    ensemble = EnsembleModel([enable_el_attention(build_lm(WORDS))])
+    next_token = NextToken(ensemble, 1.0)
+    for rows in (4, 2, 6):
+        assert next_token(torch.full((rows, 1), 5), None, [{}])[0].shape == (rows, 30)
+
+
+class Own(EnsembleModel):
+    def forward_decoder(self, tokens, encoder_outs, incremental_states, temperature=1.0):
+        return super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
+
+
+@pytest.mark.parametrize("case", ["two models", "own ensemble", "adaptive softmax", "own output layer", "own scores"])
+def test_what_is_not_one_product_decodes_as_it_does(case):
+    model = build_model("transformer", WORDS, **(ADAPTIVE if case == "adaptive softmax" else {}))
+    if case == "own output layer":
+        model.decoder.__class__ = type("OwnDecoder", (type(model.decoder),), {"output_layer": lambda self, x: x})
+    if case == "own scores":
+        model.__class__ = type("OwnModel", (type(model),), {"get_normalized_probs": lambda self, *a, **k: None})
+    models = [model, build_model("transformer", WORDS, seed=1)] if case == "two models" else [model]
+    assert why_whole((Own if case == "own ensemble" else EnsembleModel)(models)) is not None
+
+
+def test_two_models_are_the_ensembles():
+    ensemble = EnsembleModel([enable_el_attention(build_model("transformer", WORDS, seed=seed)) for seed in (0, 1)])
+    actual = steps(ensemble, NextToken(ensemble, 0.7))
+    expected = steps(ensemble, lambda *args: ensemble.forward_decoder(*args, 0.7))
+    for (ours, _), (stocks, _) in zip(actual, expected):
+        assert torch.equal(ours, stocks)
