@@ -9,6 +9,7 @@ from el_fairseq.ops.ngram import block_repeated_ngrams_
 from el_fairseq.ops.prompted import prompted_attention
 from el_fairseq.ops.sdpa import shared_kv_sdpa
 from el_fairseq.ops.shared_kv import shared_kv_attention
+from el_fairseq.ops.topk import topk
 
 __all__ = [
     "ancestral_attention",
@@ -22,4 +23,5 @@ __all__ = [
     "prompted_attention",
     "shared_kv_attention",
     "shared_kv_sdpa",
+    "topk",
 ]
