@@ -42,7 +42,7 @@ class NextToken:
 
     def _normalize(self, features, projection):
         """Features ``[rows, D]`` -> log-probabilities ``[rows, V]``, in the buffer."""
-        rows, vocabulary = features.size(0), projection.out_features
+        rows, vocabulary = features.size(0), projection.weight.size(0)  # a tied embedding may have grown
         if self.buffer is None or self.buffer.size(0) < rows:
             self.buffer = features.new_empty(rows, vocabulary, dtype=LOG_SOFTMAX_DTYPE)
         lprobs = self.buffer[:rows]

@@ -85,3 +85,18 @@ def test_two_models_are_the_ensembles():
     expected = steps(ensemble, lambda *args: ensemble.forward_decoder(*args, 0.7))
     for (ours, _), (stocks, _) in zip(actual, expected):
         assert torch.equal(ours, stocks)
+
+
+def test_an_embedding_that_has_grown_under_its_output_layer():
+    """As online back-translation adds the symbols of its languages to a dictionary that a model shares."""
+    model = build_lm(WORDS, share_decoder_input_output_embed=True)
+    weight = model.decoder.embed_tokens.weight
+    grown = torch.nn.Parameter(torch.cat((weight, weight[:3])))
+    model.decoder.embed_tokens.weight = model.decoder.output_projection.weight = grown
+    ensemble = EnsembleModel([enable_el_attention(model)])
+    next_token = NextToken(ensemble, 1.0)
+    actual = steps(ensemble, lambda *args: (next_token(*args)[0].clone(), None))
+    expected = steps(ensemble, ensemble.forward_decoder)
+    assert actual[0][0].shape == (4, 33)
+    for (ours, _), (stocks, _) in zip(actual, expected):
+        torch.testing.assert_close(ours, stocks)
