@@ -7,8 +7,9 @@ A sentence of S source tokens, with M beams and up to T tokens to generate, need
 and while it is decoded, beside one such layer for its M rows,
 
     state      by layout: hidden states, keys and values, or what stock keeps (``StockDecoder``)
-    moved      the self-attention of one layer once more, while beams change places
-    attention  M · H · (S + T) · (item + 8) + 2 · M · H · D · item      scores; queries and context in EL-attention
+    moved      the self-attention of one layer once more, while beams change places or it grows
+    attention  M · H · (S + M · T) · (item + 8)      scores, where beams share their past
+               2 · M · H · D · item                  queries and context in EL-attention
     trace      M · S · T · 8                         attention weights of all steps, for alignments
     search     M · V · (item + 12), for random draws 28 more, and M · T · 64 for its tables
 
@@ -139,13 +140,13 @@ class Need:
     def _kept_of_target(self, model, steps):
         widths = [layer.self_attn.embed_dim for layer in layers_of(model.decoder)]
         vectors = 1 if self.layout == HIDDEN else 2
-        capacity = math.ceil(steps / BLOCK) * BLOCK
+        capacity = steps + BLOCK
         return vectors * self.search.beam * capacity * (sum(widths) + widths[0]) * self.item  # one layer is moved
 
     def _step(self, model, source, steps):
         beams, attention = self.search.beam, layers_of(model.decoder)[0].self_attn
         heads = attention.num_heads
-        scores = beams * heads * (source + steps) * (self.item + 8)
+        scores = beams * heads * (source + beams * steps) * (self.item + 8)
         expanded = 2 * beams * heads * attention.embed_dim * self.item if self.layout == HIDDEN else 0
         return beams * self._layer(model.decoder) + scores + expanded
 

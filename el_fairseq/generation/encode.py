@@ -1,18 +1,22 @@
 """The encoder output of a batch; on a CPU a few sentences at a time, so that little is computed for padding."""
 
 from fairseq.models.transformer import TransformerEncoderBase
+from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq.sequence_generator import EnsembleModel
 
-from el_fairseq.generation.prompt import draws_dropout
-from el_fairseq.modules.packed_linear import ROWS
+from el_fairseq.modules.convert import draws_dropout, is_stocks, layers_of
+from el_fairseq.modules.encoder_attention import EncoderAttention
+from el_fairseq.modules.packed_linear import ROWS, PackedLinear
+from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 INPUTS = {"src_tokens", "src_lengths", "prev_output_tokens"}  # what is known to have a row for each sentence
+FORWARD = ("forward", "forward_scriptable", "forward_torchscript", "forward_non_torchscript", "forward_embedding")
 
 
 def encode(ensemble, net_input):
     """As ``EnsembleModel.forward_encoder``: the output for all of ``net_input``, arbitrary where there is padding as
     stock's is; a list with one of each model, or None without encoders."""
-    if getattr(ensemble.forward_encoder, "__func__", None) is not EnsembleModel.forward_encoder:
+    if not is_stocks(ensemble, "forward_encoder", EnsembleModel):
         return ensemble.forward_encoder(net_input)
     if not ensemble.has_encoder():
         return None
@@ -25,23 +29,30 @@ def encode(ensemble, net_input):
 
 
 def is_by_sentence(model, net_input):
-    """Whether the output for a sentence is known not to depend on the others, and smaller parts are faster."""
-    encoder = type(model.encoder)
+    """Whether the output for a sentence is known not to depend on the others, and products of fewer rows are faster."""
+    encoder = model.encoder
     return (
-        issubclass(encoder, TransformerEncoderBase)
-        and all(
-            getattr(encoder, method) is getattr(TransformerEncoderBase, method)
-            for method in ("forward", "forward_scriptable", "forward_torchscript", "forward_non_torchscript")
-        )
-        and INPUTS.issuperset(net_input)
+        INPUTS.issuperset(net_input)
         and net_input["src_tokens"].device.type == "cpu"
+        and isinstance(encoder, TransformerEncoderBase)
+        and all(is_stocks(encoder, method, TransformerEncoderBase) for method in FORWARD)
+        and all(map(_is_converted, layers_of(encoder)))
         and not draws_dropout(model)
     )
 
 
+def _is_converted(layer):
+    attention_is_known = isinstance(layer.self_attn, (EncoderAttention, SharedKVAttention))
+    return is_stocks(layer, "forward", TransformerEncoderLayerBase) and attention_is_known and _is_packed(layer.fc1)
+
+
+def _is_packed(linear):
+    return type(linear) is PackedLinear
+
+
 def encode_parts(encoder, net_input):
-    """The output of a stock encoder for tokens ``[B, S]``, sentence by sentence or as many as ``ROWS`` allow."""
-    tokens, lengths = net_input["src_tokens"], net_input["src_lengths"]
+    """The output of a stock encoder for tokens ``[B, S]``, sentence by sentence or as many as ``ROWS`` tokens allow."""
+    tokens, lengths = net_input["src_tokens"], net_input.get("src_lengths")
     real = tokens.ne(encoder.padding_idx)
     parts = list(neighbours(real.sum(dim=1).tolist(), ROWS))
     if len(parts) == 1:
@@ -49,8 +60,8 @@ def encode_parts(encoder, net_input):
     whole = None
     for part in parts:
         (columns,) = real[part].any(dim=0).nonzero(as_tuple=True)
-        span = slice(int(columns[0]), int(columns[-1]) + 1)
-        out = encoder.forward_torchscript({"src_tokens": tokens[part, span], "src_lengths": lengths[part]})
+        span = slice(int(columns[0]), int(columns[-1]) + 1) if columns.numel() else slice(None)
+        out = encoder.forward(tokens[part, span], None if lengths is None else lengths[part])
         whole = whole or _empty(out, tokens, real)
         whole["encoder_out"][0][span, part] = out["encoder_out"][0]
         whole["encoder_embedding"][0][part, span] = out["encoder_embedding"][0]

@@ -13,7 +13,7 @@ from el_fairseq.generation.encode import encode
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.next_token import NextToken
-from el_fairseq.generation.plan import why_apart
+from el_fairseq.generation.plan import shares_past
 from el_fairseq.generation.prompt import Prompts, prompt_lengths, why_step_by_step
 from el_fairseq.generation.retry import MAX_LEN, BatchSplitter
 from el_fairseq.generation.source import source_and_lengths
@@ -125,11 +125,13 @@ class ELSequenceGenerator(SequenceGenerator):
                         kept.reorder(order)
             elif self.model.has_incremental_states():
                 model.decoder.reorder_incremental_state_scripting(state, order)
+                if LINEAGE in state:  # known to no module
+                    state[LINEAGE].reorder(order)
 
     def _share_past(self, states, sentences, source):
         """Let the beams of a sentence share what their self-attentions keep, where that can be."""
         for model, state in zip(self.model.models, states):
-            if self.beam_size > 1 and why_apart(model) is None:
+            if shares_past(model, self.search, self.beam_size):
                 state[LINEAGE] = Lineage(sentences, self.beam_size, source.device)
 
     def _read_prompts(self, live, states, max_len, next_token):

@@ -1,4 +1,4 @@
-"""Which lossless layout an attention decodes in.
+"""Which lossless layout an attention decodes in, and whether the beams of a sentence share one cache.
 
 EL-attention always keeps the least. Whether it is also the fastest is a matter of arithmetic against memory traffic.
 For each element of the hidden states ``[S, D]`` of a sentence, a step of M beams with H heads of w-byte numbers takes
@@ -6,9 +6,9 @@ For each element of the hidden states ``[S, D]`` of a sentence, a step of M beam
     hidden      reads 2w bytes, 4·M·H operations; cross-attention also 4·M·D/S to expand queries and outputs
     projected   reads 2w bytes, 4·M operations;   cross-attention also 4·D a sentence, for the source's projections
 
-Operations count by how many the device does while it reads a byte. Self-attention has no more than that: each row
-reads its own past (M = 1), and expands or projects as much in either layout. That is what is reckoned for a GPU. On a
-CPU products of a few rows are far from its full speed, and keys and values were faster in all that was measured but
+Operations count by how many the device does while it reads a byte. Self-attention has no more than that: on a GPU each
+row reads its own past (M = 1), and expands or projects as much in either layout. That is what is reckoned for a GPU. On
+a CPU products of a few rows are far from its full speed, and keys and values were faster in all that was measured but
 self-attention of small models (``docs/performance.md``).
 """
 
@@ -16,10 +16,10 @@ import functools
 import logging
 
 import torch
+from fairseq.search import BeamSearch
 
 from el_fairseq.generation.free_memory import free_memory
-from el_fairseq.generation.prompt import draws_dropout
-from el_fairseq.modules.convert import layers_of, why_foreign
+from el_fairseq.modules.convert import draws_dropout, layers_of, why_foreign
 from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, hidden_everywhere
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
@@ -74,11 +74,21 @@ def _fits(attended):
     return free is None or 2 * attended.hidden.nbytes <= SHARE * free
 
 
-def why_apart(model):
-    """Why each beam keeps a past of its own while ``model`` decodes (no ``Lineage``), or None.
+def shares_past(model, search, beams):
+    """Whether the beams of a sentence share what the self-attentions of ``model`` keep (a ``Lineage``).
 
-    A token that a beam does not consist of counts nothing: 0 times its value, which has to be finite for that.
+    In beam search they have most of their past in common, and sharing it is faster and smaller. Those of sampling and
+    of diverse search have next to nothing in common: each would have to read the tokens of all.
     """
+    reason = _why_apart(model, search) if beams > 1 else "there is one"
+    past = "share their past" if reason is None else f"keep their past apart: {reason}"
+    _explain(f"beams of {type(search).__name__} {past}")
+    return reason is None
+
+
+def _why_apart(model, search):
+    if type(search) is not BeamSearch:
+        return "they have little in common"
     decoder = getattr(model, "decoder", None)
     foreign = why_foreign(decoder)
     if foreign is not None:
@@ -88,10 +98,7 @@ def why_apart(model):
         return "stock attention decodes"
     if draws_dropout(model):
         return "--retain-dropout draws for each token"
-    weight = next(decoder.parameters())
-    if weight.device.type != "cpu":
-        return "not measured on a GPU"
-    return "float16 may overflow" if weight.dtype == torch.float16 else None
+    return None if next(decoder.parameters()).device.type == "cpu" else "not measured on a GPU"
 
 
 @functools.cache

@@ -8,9 +8,8 @@ import math
 
 import torch
 from fairseq.models import FairseqLanguageModel
-from fairseq.modules import FairseqDropout
 
-from el_fairseq.modules.convert import layers_of, why_foreign
+from el_fairseq.modules.convert import draws_dropout, layers_of, why_foreign
 from el_fairseq.modules.prompted_state import PromptLayout
 
 CHUNK = 256  # tokens whose distributions over the vocabulary are in memory at once
@@ -31,11 +30,6 @@ def why_step_by_step(generator):
         if draws_dropout(model):
             return "--retain-dropout: every step draws its own"
     return None
-
-
-def draws_dropout(model):
-    """Whether ``model`` draws random numbers while it generates (``--retain-dropout``)."""
-    return any(isinstance(m, FairseqDropout) and m.p > 0 and m.apply_during_inference for m in model.modules())
 
 
 def prompt_lengths(prompts, pad, eos, limit):

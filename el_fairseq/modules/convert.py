@@ -3,7 +3,7 @@
 from fairseq.models.speech_to_text.s2t_conformer import S2TConformerEncoder
 from fairseq.models.speech_to_text.s2t_transformer import S2TTransformerEncoder, TransformerDecoderScriptable
 from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
-from fairseq.modules import MultiheadAttention
+from fairseq.modules import FairseqDropout, MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import nn
 
@@ -75,6 +75,17 @@ def use_stock_attention(model):
 def layers_of(decoder):
     """All decoder layers. By number: iterating over them with ``--decoder-layerdrop`` skips some at random."""
     return [decoder.layers[i] for i in range(len(decoder.layers))]
+
+
+def is_stocks(module, method, *owners):
+    """Whether a method of ``module`` is that of one of the classes ``owners``, overridden by no class and no object."""
+    known = [getattr(owner, method) for owner in owners]
+    return method not in vars(module) and getattr(type(module), method) in known
+
+
+def draws_dropout(model):
+    """Whether ``model`` draws random numbers while it generates (``--retain-dropout``)."""
+    return any(isinstance(m, FairseqDropout) and m.p > 0 and m.apply_during_inference for m in model.modules())
 
 
 def why_foreign(decoder):

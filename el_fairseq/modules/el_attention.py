@@ -40,7 +40,8 @@ class ELMultiheadAttention(MultiheadAttention):
 
     Parameters, initialisation, ``state_dict`` and everything without ``incremental_state`` are stock's. While decoding,
     cross-attention reads the encoder output itself, given once a sentence (``key [S, B, K]`` for a query
-    ``[T, B·M, E]``), and keeps nothing; self-attention caches its own inputs, ``[B·M, t, E]``. Where ``plan`` says so,
+    ``[T, B·M, E]``), and keeps nothing; self-attention caches its own inputs, ``[B·M, t, E]``, or with a ``Lineage`` in
+    the incremental state those of all beams of a sentence together. Where ``plan`` says so,
     projected keys and values are kept instead, those of a source again once a sentence; the result is the same.
 
     Args: those of ``MultiheadAttention``, and ``plan``, which is called with an ``Attended`` when decoding of a batch

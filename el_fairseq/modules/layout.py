@@ -11,7 +11,7 @@ PROJECTED = "projected"  # projected keys and values, those of a source shared b
 class Attended(NamedTuple):
     """What an attention begins to attend to, at the start of a batch."""
 
-    kind: str  # "cross", an encoder output; "prompt", a prompt that rows share; "self", what each row has written
+    kind: str  # "cross", an encoder output; "prompt", a prompt that rows share; "self", what rows have written
     hidden: torch.Tensor  # [S, B, D], hidden states; of "self", which grows, the first
     beams: int  # M, rows that share each of them
     heads: int  # H

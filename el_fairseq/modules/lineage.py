@@ -46,6 +46,16 @@ class Lineage:
             self.foreign = torch.cat((self.foreign, new), dim=2)
         return self.foreign
 
+    def without_lost(self, new, row_dim):
+        """``new`` with zeros for what is infinite or no number; the beams it is of are lost, as they are in stock.
+
+        What a beam does not consist of counts 0 times its value, which has to be a number for that.
+        """
+        finite = new.isfinite()
+        lost = ~finite.movedim(row_dim, 0).flatten(1).all(dim=1)  # [B·M]
+        self.foreign.view(lost.numel(), -1)[lost] = True  # nothing is left to attend to: NaN, for this beam alone
+        return new.masked_fill(~finite, 0.0)
+
     def reorder(self, order):
         """Row ``i`` continues row ``order[i]``; sentences leave as in ``sentences_of_rows``."""
         sentences = sentences_of_rows(order, self.beams, self.foreign.size(0))
@@ -82,8 +92,10 @@ class LineageState:
     def append(self, new, padding):
         """Append one token a beam: ``new`` as ``SelfAttentionState.append``, with a single token a row."""
         rows = self.cache.row_dim
+        self.mask = self.lineage.mask(self.cache.length + self.lineage.beams, padding)
+        if not bool(new.sum(dtype=torch.promote_types(new.dtype, torch.float32)).isfinite()):
+            new = self.lineage.without_lost(new, rows)
         self.cache.append(new.squeeze(-2).unflatten(rows, (-1, self.lineage.beams)).movedim(rows + 1, -2))
-        self.mask = self.lineage.mask(self.cache.length, padding)
 
     def reorder(self, order):
         """Nothing to do: the lineage follows the beams, for all layers at once."""

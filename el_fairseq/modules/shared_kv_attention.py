@@ -22,8 +22,9 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
     A subclass says how many query heads there are and what its projections are (``variant``, ``query_dim``,
     ``context_dim``), and overrides ``expand`` and ``merge`` where the maps around the attention are not plain.
 
-    While decoding, self-attention caches ``[2, N, t, head_dim]``, and cross-attention ``[B, S, head_dim]`` twice: once
-    a sentence where the source is given so (``key [S, B, K]`` for a query ``[T, B·M, E]``).
+    While decoding, self-attention caches ``[2, N, t, head_dim]`` (with a ``Lineage`` in the incremental state
+    ``[2, B, tokens, head_dim]``), and cross-attention ``[B, S, head_dim]`` twice: once a sentence where the source is
+    given so (``key [S, B, K]`` for a query ``[T, B·M, E]``).
 
     Args: those of ``MultiheadAttention``, in its order:
         embed_dim: E, the width of queries and output. num_heads: H, which divides E; ``head_dim = E / H``.

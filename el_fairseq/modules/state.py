@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-BLOCK = 16  # tokens by which a cache grows; the memory above need is at most this much a row
+BLOCK = 16  # tokens by which a cache grows for each row: the memory above need is at most this much
 
 
 class GrowingCache:

@@ -8,7 +8,7 @@ from fairseq.sequence_generator import EnsembleModel
 from helpers import batch, build_model, dictionary
 from random_lms import build_lm
 
-from el_fairseq import enable_el_attention
+from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation import encode as module
 from el_fairseq.generation.encode import encode, neighbours
@@ -38,7 +38,7 @@ def no_gradients():
 
 
 def both_ways(model, net_input):
-    ensemble = EnsembleModel([model])
+    ensemble = EnsembleModel([enable_el_attention(model)])
     return ensemble.forward_encoder(net_input)[0], encode(ensemble, net_input)[0]
 
 
@@ -58,7 +58,7 @@ def test_neighbours_go_together_as_far_as_they_fit(lengths, tokens, parts):
 @pytest.mark.parametrize("left", [True, False], ids=["left padded", "right padded"])
 def test_output_is_stocks_where_there_are_tokens(arch, left, monkeypatch):
     monkeypatch.setattr(module, "ROWS", 10)
-    model = enable_el_attention(build_model(arch, WORDS, encoder_normalize_before=left))
+    model = build_model(arch, WORDS, encoder_normalize_before=left)
     net_input = batch(WORDS, LENGTHS)["net_input"]
     if not left:
         for row in net_input["src_tokens"]:
@@ -87,21 +87,67 @@ def test_a_batch_that_fits_is_encoded_as_it_is(calls):
     assert calls == [(2, 5)] * 2
 
 
-def test_what_is_not_known_is_encoded_as_a_whole(calls):
-    net_input = batch(WORDS, LENGTHS)["net_input"]
-    both_ways(build_model("transformer", WORDS), {**net_input, "token_embeddings": None})
-    drawing = build_model("transformer", WORDS, dropout=0.1)
-    for module_ in drawing.modules():
-        if isinstance(module_, FairseqDropout):
-            module_.apply_during_inference = True
-    both_ways(drawing, net_input)
-    assert len(calls) == 4 and len(set(calls)) == 1
+def other(case):
+    """A model whose output for a sentence may depend on the others, or is known not to be faster."""
+    model = enable_el_attention(build_model("transformer", WORDS, dropout=0.1 if case == "dropout" else 0.0))
+    if case == "off":
+        disable_el_attention(model)
+    if case == "dropout":
+        for module_ in model.modules():
+            if isinstance(module_, FairseqDropout):
+                module_.apply_during_inference = True
+    if case == "embedding":
+        model.encoder.__class__ = type("Own", (type(model.encoder),), {"forward_embedding": own_embedding})
+    if case == "layer":
+        layer = model.encoder.layers[0]
+        layer.__class__ = type("Own", (type(layer),), {"forward": lambda self, x, **_: x.roll(1, 0)})
+    if case == "object":
+        forward = model.encoder.forward
+        model.encoder.forward = lambda *args, **kwargs: forward(*args, **kwargs)
+    return model
 
+
+def own_embedding(encoder, tokens, embedding=None):
+    x, embedding = TransformerEncoderBase.forward_embedding(encoder, tokens, embedding)
+    return x.cumsum(1), embedding
+
+
+@pytest.mark.parametrize("case", ["off", "dropout", "embedding", "layer", "object"])
+def test_what_is_not_known_is_encoded_as_a_whole(case, calls):
+    encode(EnsembleModel([other(case)]), batch(WORDS, LENGTHS)["net_input"])
+    assert calls == [(7, 12)]
+
+
+def test_other_inputs_are_encoded_as_a_whole(calls):
+    both_ways(build_model("transformer", WORDS), {**batch(WORDS, LENGTHS)["net_input"], "token_embeddings": None})
+    assert calls == [(7, 12)] * 2
+
+
+def test_an_ensemble_with_its_own_way_goes_it():
     class Own(EnsembleModel):
         def forward_encoder(self, net_input):
             return "own"
 
-    assert encode(Own([drawing]), net_input) == "own"
+    assert encode(Own([build_model("transformer", WORDS)]), batch(WORDS, LENGTHS)["net_input"]) == "own"
+
+
+@pytest.mark.parametrize("lengths", ["missing", None])
+def test_lengths_may_be_missing(lengths, calls):
+    net_input = batch(WORDS, LENGTHS)["net_input"]
+    given = net_input.pop("src_lengths")
+    if lengths is None:
+        net_input["src_lengths"] = None
+    _, actual = both_ways(build_model("transformer", WORDS), net_input)
+    assert len(calls) > 2 and actual["src_lengths"][0].squeeze(1).tolist() == given.tolist()
+
+
+def test_a_sentence_may_be_nothing_but_padding(calls):
+    net_input = batch(WORDS, LENGTHS)["net_input"]
+    net_input["src_tokens"][0] = WORDS.pad()
+    expected, actual = both_ways(build_model("transformer", WORDS), net_input)
+    assert (1, 12) in calls[1:]
+    assert torch.equal(actual["encoder_padding_mask"][0], expected["encoder_padding_mask"][0])
+    torch.testing.assert_close(actual["encoder_out"][0][-2:, 1], expected["encoder_out"][0][-2:, 1])
 
 
 def test_a_language_model_has_nothing_to_encode():

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from fairseq.modules import SinusoidalPositionalEmbedding
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary
 
@@ -17,8 +18,8 @@ SAMPLE = batch(WORDS, [12, 7, 5, 3])
 LEAVES_EARLY = {"seed": 1, "gain": 2.0}  # some sentences of SAMPLE end long before others
 
 
-def generator_of(model, cls=ELSequenceGenerator, **options):
-    return cls([model], WORDS, **{"beam_size": 4, "max_len_b": 20, **options})
+def generator_of(model, cls=ELSequenceGenerator, words=WORDS, **options):
+    return cls([model], words, **{"beam_size": 4, "max_len_b": 20, **options})
 
 
 def test_encoder_output_is_neither_expanded_nor_ordered_anew_while_no_sentence_leaves(monkeypatch):
@@ -215,3 +216,45 @@ def test_half_precision_generates_close_to_float32(dtype, mode):
         hypotheses = generator_of(model, max_len_b=8).generate(None, SAMPLE, prefix_tokens=prefix)
         scores.append(torch.stack([sentence[0]["positional_scores"][:8] for sentence in hypotheses]).float())
     assert_close(scores[0], scores[1], 0.02 if dtype == torch.float16 else 0.15)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("mode", ["on", "auto"])
+def test_types_that_overflow_lose_their_beams_alone(mode):
+    """Beams of a sentence share their past: what is no number in one of them must not reach the others."""
+    words = dictionary(30)
+    model = build_model("transformer", words, gain=2.0)
+    with torch.no_grad():
+        model.decoder.embed_tokens.weight[words.nspecial :: 3] = float("nan")
+        model.decoder.output_projection.weight = torch.nn.Parameter(torch.randn(30, 16).double())
+    sample = batch(words, [12, 7, 5, 3])
+    expected = generator_of(model, SequenceGenerator, words=words).generate(None, sample)
+    assert all(hypo["score"].isfinite() and len(hypo["tokens"]) > 2 for hypo in expected[0][:1])
+    enable_el_attention(model, mode)
+    assert_same_hypotheses(generator_of(model, words=words).generate(None, sample), expected)
+
+
+@pytest.mark.usefixtures("float64")
+def test_state_of_other_modules_beside_ours():
+    """Positions that keep a state of their own: fairseq reorders it, and what the beams share is reordered too."""
+    model = build_model("transformer", WORDS, **LEAVES_EARLY)
+    model.decoder.embed_positions.__class__ = CountingPositions
+    expected = generator_of(model, SequenceGenerator).generate(None, SAMPLE)
+    enable_el_attention(model, "auto")
+    assert_same_hypotheses(generator_of(model).generate(None, SAMPLE), expected)
+
+
+class CountingPositions(SinusoidalPositionalEmbedding):
+    """Adds a running sum of the tokens."""
+
+    def forward(self, tokens, incremental_state=None, timestep=None, positions=None):
+        embedded = super().forward(tokens, incremental_state, timestep, positions)
+        if incremental_state is None:
+            return embedded
+        total = tokens[:, -1:].double() + incremental_state.get("counting", {}).get("total", 0)
+        incremental_state["counting"] = {"total": total}
+        return embedded + 0.01 * total.unsqueeze(-1)
+
+    def reorder_incremental_state(self, incremental_state, order):
+        counting = incremental_state["counting"]
+        counting["total"] = counting["total"].index_select(0, order)

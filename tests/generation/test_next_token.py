@@ -1,14 +1,15 @@
-"""Log-probabilities in one buffer: bit by bit what the ensemble computes."""
+"""Log-probabilities in one buffer: what the ensemble computes."""
 
 import pytest
 import torch
+from fairseq.models.speech_to_text.s2t_transformer import TransformerDecoderScriptable
 from fairseq.sequence_generator import EnsembleModel
 from helpers import batch, build_model, dictionary
 from random_lms import build_lm
 
-from el_fairseq import enable_el_attention
+from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import next_token as module
-from el_fairseq.generation.next_token import NextToken, why_whole
+from el_fairseq.generation.next_token import NextToken, is_one_product
 
 WORDS = dictionary(30)
 SAMPLE = batch(WORDS, [12, 7, 5, 3])
@@ -38,7 +39,7 @@ def test_is_the_ensembles(arch, temperature, dtype, rows, monkeypatch):
     monkeypatch.setattr(module, "PART", rows * len(WORDS) * dtype.itemsize)
     model = (build_lm(WORDS) if arch == "transformer_lm" else build_model(arch, WORDS)).to(dtype)
     ensemble = EnsembleModel([enable_el_attention(model)])
-    assert why_whole(ensemble) is None
+    assert is_one_product(ensemble)
     next_token, copies = NextToken(ensemble, temperature), []
 
     def decode(*args):
@@ -68,15 +69,46 @@ class Own(EnsembleModel):
         return super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
 
 
-@pytest.mark.parametrize("case", ["two models", "own ensemble", "adaptive softmax", "own output layer", "own scores"])
+CASES = {
+    "two models": lambda model: None,
+    "own ensemble": lambda model: None,
+    "adaptive softmax": lambda model: None,
+    "off": disable_el_attention,
+    "own output layer": lambda model: own_class(model.decoder, output_layer=lambda self, x: x),
+    "own scores": lambda model: own_class(model, get_normalized_probs=lambda self, *args, **kwargs: None),
+    "an object's output layer": lambda model: vars(model.decoder).update(output_layer=lambda x: x),
+    "an object's scores": lambda model: vars(model).update(get_normalized_probs=lambda *args, **kwargs: None),
+    "an object's decoder": lambda model: vars(model.decoder).update(forward=lambda *args, **kwargs: None),
+}
+
+
+def own_class(module, **methods):
+    module.__class__ = type("Own", (type(module),), methods)
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_what_is_not_one_product_decodes_as_it_does(case):
     model = build_model("transformer", WORDS, **(ADAPTIVE if case == "adaptive softmax" else {}))
-    if case == "own output layer":
-        model.decoder.__class__ = type("OwnDecoder", (type(model.decoder),), {"output_layer": lambda self, x: x})
-    if case == "own scores":
-        model.__class__ = type("OwnModel", (type(model),), {"get_normalized_probs": lambda self, *a, **k: None})
     models = [model, build_model("transformer", WORDS, seed=1)] if case == "two models" else [model]
-    assert why_whole((Own if case == "own ensemble" else EnsembleModel)(models)) is not None
+    enable_el_attention(models)
+    CASES[case](model)
+    assert not is_one_product((Own if case == "own ensemble" else EnsembleModel)(models))
+
+
+def test_with_gradients_the_ensemble_decodes():
+    with torch.enable_grad():
+        ensemble = EnsembleModel([enable_el_attention(build_lm(WORDS))])
+        lprobs, _ = NextToken(ensemble, 1.0)(torch.full((2, 1), 5), None, [{}])
+    assert lprobs.requires_grad
+
+
+def test_a_decoder_that_returns_nothing_but_features():
+    model = build_model("transformer", WORDS)
+    model.decoder.__class__ = TransformerDecoderScriptable
+    ensemble = EnsembleModel([enable_el_attention(model)])
+    assert is_one_product(ensemble)
+    ((_, attention),) = steps(ensemble, NextToken(ensemble, 1.0), count=1)
+    assert attention is None
 
 
 def test_two_models_are_the_ensembles():

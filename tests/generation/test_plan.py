@@ -5,13 +5,14 @@ import logging
 import pytest
 import torch
 from fairseq.modules import FairseqDropout
+from fairseq.search import BeamSearch, DiverseBeamSearch, Sampling
 from helpers import batch, build_model, dictionary
 from random_lms import build_lm
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation import plan as module
-from el_fairseq.generation.plan import cheapest, costs, why_apart
+from el_fairseq.generation.plan import cheapest, costs, shares_past
 from el_fairseq.modules.convert import use_el_attention
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended
 from el_fairseq.modules.lineage import LineageState
@@ -89,25 +90,34 @@ def test_a_decision_holds_for_the_batch():
 
 def test_who_shares_a_past():
     words = dictionary(12)
-    shared = enable_el_attention(build_model("transformer", words), "on")
-    assert why_apart(shared) is None
-    assert why_apart(build_lm(words)) == "stock attention decodes"
-    assert why_apart(enable_el_attention(build_lm(words))) is None
-    assert why_apart(build_model("mhe_transformer_wmt_en_de", words)) is None
-    assert "float16" in why_apart(enable_el_attention(build_model("transformer", words).half()))
-    assert "LSTMDecoder" in why_apart(build_model("lstm", words, decoder_hidden_size=16, encoder_hidden_size=16))
+    search = BeamSearch(words)
+
+    def shares(model, search=search, beams=2):
+        return shares_past(model, search, beams)
+
+    model = enable_el_attention(build_model("transformer", words), "on")
+    assert shares(model) and shares(model.half()) and not shares(model, beams=1)
+    assert not shares(model, Sampling(words)) and not shares(model, DiverseBeamSearch(words, 2, 0.5))
+    assert not shares(build_lm(words)) and shares(enable_el_attention(build_lm(words)))
+    assert shares(build_model("mhe_transformer_wmt_en_de", words))
+    assert not shares(build_model("lstm", words, decoder_hidden_size=16, encoder_hidden_size=16))
     drawing = enable_el_attention(build_model("transformer", words, dropout=0.1))
     for module_ in drawing.modules():
         if isinstance(module_, FairseqDropout):
             module_.apply_during_inference = True
-    assert "--retain-dropout" in why_apart(drawing)
+    assert not shares(drawing)
 
 
-@pytest.mark.parametrize("beam, dtype, shared", [(3, "float32", True), (1, "float32", False), (3, "float16", False)])
-def test_the_generator_shares_it(beam, dtype, shared, monkeypatch):
+@pytest.mark.parametrize(
+    "options, shared",
+    [({}, True), ({"beam_size": 1}, False), ({"search_strategy": DiverseBeamSearch(dictionary(12), 3, 0.5)}, False)],
+    ids=["beam", "greedy", "diverse"],
+)
+def test_the_generator_shares_it(options, shared, monkeypatch):
     words, states = dictionary(12), []
     append = LineageState.append
     monkeypatch.setattr(LineageState, "append", lambda self, *args: states.append(self) or append(self, *args))
-    model = enable_el_attention(build_model("transformer", words, dtype=getattr(torch, dtype)))
-    ELSequenceGenerator([model], words, beam_size=beam, max_len_b=5).generate(None, batch(words, [5, 3]))
+    model = enable_el_attention(build_model("transformer", words))
+    generator = ELSequenceGenerator([model], words, **{"beam_size": 3, "max_len_b": 5, **options})
+    generator.generate(None, batch(words, [5, 3]))
     assert bool(states) == shared

@@ -101,3 +101,26 @@ def test_beams_of_two_sentences_cannot_share():
 def test_only_who_brings_a_lineage_shares():
     assert type(new_state({}, 0)) is SelfAttentionState
     assert type(new_state({LINEAGE: Lineage(1, 2, CPU)}, 0)) is LineageState
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_no_number_is_lost_with_its_beam_alone(layout, value):
+    shape, row_dim = LAYOUTS[layout]
+    lineage = Lineage(2, 3, CPU)
+    state = lineage.new_state(row_dim)
+    for step in range(2):
+        new = torch.randn([6 if size == -1 else size for size in shape])
+        if step:
+            new.select(row_dim, 4)[..., 0] = value
+        state.append(new, None)
+    assert state.cache.filled.isfinite().all()
+    visible = (~state.mask).sum(dim=2)
+    assert visible.tolist() == [[2, 2, 2], [2, 0, 2]]
+
+
+def test_large_numbers_are_not_lost():
+    state = Lineage(1, 2, CPU).new_state(0)
+    new = torch.full((2, 1, 4), torch.finfo(torch.float32).max)
+    state.append(new, None)
+    assert torch.equal(state.cache.filled, new.view(1, 2, 4)) and (~state.mask).sum() == 2
