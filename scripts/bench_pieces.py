@@ -85,7 +85,8 @@ def ways_to_attend(heads, keys):
 
     def left():
         key, value = turns[0].next()
-        return torch.bmm(torch.softmax(torch.bmm(query, key.transpose(1, 2)) + added, dim=-1), value)
+        scores = torch.bmm(query, key.transpose(1, 2)).masked_fill_(mask, float("-inf"))
+        return torch.bmm(torch.softmax(scores, dim=-1), value)
 
     def right():
         return shared_kv_attention(query, *turns[1].next(), mask)[0]
