@@ -22,7 +22,7 @@ sentence, EL keeps hidden states. No speed is reported where outputs differ.
 --cpu                      measure on the CPU even if there is a GPU.
 
 On a GPU (half precision) it measures the paper's shapes; how long that takes has not been measured. On a CPU it
-measures a reduced table that says so, sized for about 10 minutes on 2 free cores: Transformer base and BART base (no
+measures a reduced table that says so, sized for about 6 minutes on 2 free cores: Transformer base and BART base (no
 GPT-2 medium), shorter sources and hypotheses, small batches, a budget of 0.9 GiB, float32.
 HELP
     exit 0
