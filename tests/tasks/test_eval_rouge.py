@@ -1,10 +1,12 @@
 """``--eval-rouge``: what training logs is what fairseq-generate says of the same checkpoint."""
 
 import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from commands import ALL, BART, generate, run
+from commands import ALL, BART, ROOT, generate, run
 from fairseq.data import Dictionary
 from fairseq.logging import metrics
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
@@ -23,23 +25,46 @@ def validate(data, folder, *options):
         BART,
         *options,
     )
-    (line,) = (line for line in log.splitlines() if re.search(r"valid on 'valid' subset.*num_updates 20\b", line))
-    return {name: float(value) for name, value in re.findall(r"\| (\w*rouge\w+) ([\d.]+)", line)}
+    lines = [line for line in log.splitlines() if re.search(r"valid on 'valid' subset.*num_updates 20\b", line)]
+    return {name: float(value) for name, value in re.findall(r"\| (\w*rouge\w+) ([\d.]+)", "".join(lines))}
 
 
 @pytest.mark.slow
-def test_training_logs_what_generation_scores(data, tmp_path):
-    found = validate(
-        data,
-        tmp_path,
+@pytest.mark.parametrize("processes", [1, 2])
+def test_training_logs_what_generation_scores(processes, data, tmp_path):
+    options = [
         f"""--eval-rouge --eval-rouge-args {{"beam":2,"max_len_b":20}} {ROUGE}""",
         "--best-checkpoint-metric rougeL --maximize-best-checkpoint-metric",
-    )
+    ]
+    if processes == 1:
+        found = validate(data, tmp_path, *options)
+    else:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        options.append(
+            f"--distributed-world-size 2 --distributed-init-method tcp://localhost:{port} --distributed-no-spawn "
+            "--distributed-backend gloo --ddp-backend legacy_ddp --cpu --distributed-rank"
+        )
+        with ThreadPoolExecutor(2) as ranks:
+            found, of_rank_1 = ranks.map(lambda rank: validate(data, tmp_path, *options, str(rank)), range(2))
+        assert not of_rank_1
     output = generate(data, tmp_path / "checkpoint_last.pt", f"--gen-subset valid --beam 2 {ROUGE}")
     (scored,) = (line for line in output.splitlines() if line.startswith("Generate valid with beam=2: ROUGE-1"))
     expected = [float(score) for score in re.findall(r" = ([\d.]+)", scored)]
     assert [found[name] for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")] == pytest.approx(expected, abs=0.011)
     assert found["rouge1"] > 0
+
+
+@pytest.mark.slow
+def test_hydra_validates_with_it(data, tmp_path):
+    overrides = (
+        f"task._name=el_translation task.data={data} task.source_lang=src task.target_lang=tgt +task.eval_rouge=true "
+        "optimization.max_update=2 model.encoder_embed_dim=32 dataset.max_tokens=800 "
+        f"dataset.disable_validation=false dataset.validate_interval_updates=2 hydra.run.dir={tmp_path}"
+    )
+    log = run("fairseq-hydra-train", f"--config-dir {ROOT}/examples/translation --config-name mhe", overrides)
+    assert re.search(r'"valid_rougeL": "[\d.]+"|rougeL [\d.]+', log), log[-3000:]
 
 
 class Criterion:
