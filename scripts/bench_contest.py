@@ -1,7 +1,5 @@
 """Stock and the plugin's modes over one model and the same batches: decode, and account for every difference."""
 
-import copy
-
 from bench_memory import is_out_of_memory, release
 from benchmarking import seconds
 from fairseq import utils
@@ -9,7 +7,7 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
-from el_fairseq.generation.lossless import Comparison, tokens_of
+from el_fairseq.generation.lossless import Comparison, in_float64, tokens_of
 from el_fairseq.modules.convert import use_el_attention
 from el_fairseq.modules.layout import HIDDEN, PROJECTED
 from el_fairseq.modules.ngram_block import NGramBlock
@@ -83,7 +81,7 @@ class Contest:
             if not ids:
                 continue
             # The whole batch again: an error that needs its company would not show in a sentence alone.
-            double = double or copy.deepcopy(self.model).double()
+            double = double or in_float64(self.model)
             exact = Contest(self.task, double, self.generation, [sample], self.device)
             pairs = dict(zip(sample["id"].tolist(), zip(exact.decode_in_parts("stock"), exact.decode_in_parts(mode))))
             for i in ids:

@@ -3,11 +3,18 @@
 import copy
 from dataclasses import dataclass, field
 
+import torch
 from fairseq import utils
+from fairseq.models.fairseq_decoder import FairseqDecoder
+from fairseq.models.fairseq_model import BaseFairseqModel
+from fairseq.models.transformer import TransformerModelBase
 
 from el_fairseq.generation.enable import disable_el_attention, enable_el_attention
 from el_fairseq.generation.generator import ELSequenceGenerator
+from el_fairseq.modules.convert import is_stocks
 from el_fairseq.modules.ngram_block import NGramBlock
+
+NORMALIZED = ("get_normalized_probs", "get_normalized_probs_scriptable")
 
 
 @dataclass
@@ -83,10 +90,32 @@ class LosslessCheck:
     def _generate_in_float64(self, sample, **kwargs):
         """The whole batch again: an error that needs its company would not show in a sentence alone."""
         if self.double is None:
-            models = [model.double() for model in copy.deepcopy(self.models)]
+            models = [in_float64(model) for model in self.models]
             self.double = models, self._build(models)
         sample = utils.apply_to_sample(lambda x: x.double() if x.is_floating_point() else x, sample)
         return self._generate(*self.double, sample, **kwargs)
+
+
+def in_float64(model):
+    """A copy of ``model`` in float64, also in the log-softmax, which fairseq computes in float32 whatever the dtype.
+
+    Between hypotheses that are closer than float32 can tell, scores rounded so would still choose at random.
+    """
+    twin = copy.deepcopy(model).double()
+    decoder = getattr(twin, "decoder", None)
+    if (
+        isinstance(decoder, FairseqDecoder)
+        and getattr(decoder, "adaptive_softmax", None) is None
+        and is_stocks(twin, "get_normalized_probs", BaseFairseqModel, TransformerModelBase)
+        and all(is_stocks(decoder, name, FairseqDecoder) for name in NORMALIZED)
+    ):
+        twin.get_normalized_probs = _normalized_in_float64  # an attribute of this copy alone
+    return twin
+
+
+def _normalized_in_float64(net_output, log_probs, sample=None):
+    logits = net_output[0].double()
+    return torch.log_softmax(logits, dim=-1) if log_probs else torch.softmax(logits, dim=-1)
 
 
 def tokens_of(hypothesis):

@@ -9,7 +9,7 @@ from helpers import batch, build_model, dictionary
 
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.hypotheses import FinishedHypotheses
-from el_fairseq.generation.lossless import Comparison, LosslessCheck
+from el_fairseq.generation.lossless import Comparison, LosslessCheck, in_float64
 from el_fairseq.modules import el_attention
 
 WORDS = dictionary(12)
@@ -112,6 +112,25 @@ def test_rounding_between_equals_is_a_tie(monkeypatch):
     result = check(model, beam_size=1)
     assert result.ties and not result.differences
     assert len(result.ties) + result.identical >= 4
+
+
+def test_hypotheses_closer_than_float32_can_tell_are_a_tie():
+    """fairseq rounds log-probabilities to float32 in any dtype; the second decoding must not."""
+    model = build_model("transformer", WORDS)
+    copied = in_float64(model)
+    sample = SAMPLE["net_input"]
+    with torch.no_grad():
+        output = model(**sample)
+        rounded, exact = (m.get_normalized_probs(output, log_probs=True) for m in (model, copied))
+    assert rounded.dtype == torch.float32 and exact.dtype == torch.float64
+    assert torch.equal(exact, torch.log_softmax(output[0], dim=-1)) and not torch.equal(exact, rounded.double())
+    probabilities = copied.get_normalized_probs(output, log_probs=False)
+    torch.testing.assert_close(probabilities, exact.exp())
+    (hypo, *_), *_ = SequenceGenerator([copied], WORDS, beam_size=2).generate(None, SAMPLE)
+    assert hypo["score"].dtype == torch.float64
+    assert "get_normalized_probs" not in vars(model)
+    adaptive = build_model("transformer", WORDS, adaptive_softmax_cutoff="6,9", adaptive_softmax_factor=2)
+    assert "get_normalized_probs" not in vars(in_float64(adaptive))
 
 
 def test_comparison_counts():
