@@ -43,8 +43,8 @@ class GrowingCache:
         self.buffer = grown
 
     def keep(self, rows, tokens):
-        """Only ``rows [n']`` remain, and of each of them ``tokens [n', t']``, with room for a block behind them."""
-        self.length, capacity = tokens.size(1), tokens.size(1) + self.block
+        """Only ``rows [n']`` remain, and ``tokens [n', t']`` of each; a full cache gets room for a block more."""
+        self.length, capacity = tokens.size(1), tokens.size(1) + (self.room or self.block)
         shape, width = self.buffer.shape[:-1], self.buffer.size(-1)  # [..., n, ..., capacity]
         firsts = torch.arange(0, shape.numel(), shape[-1], device=rows.device).view(shape[:-1])
         firsts = firsts.index_select(self.row_dim, rows)  # [..., n', ...], where the tokens of each begin
