@@ -5,7 +5,7 @@ if [[ ${1:-} == --help ]]; then
     echo "usage: scripts/quickstart.sh [OUT]"
     echo "English spelling to pronunciation: trains a stock transformer (about 5 minutes on 2 cores), generates 1,000"
     echo "unseen words as stock and with EL-attention, prints a table, and pronounces a few made-up words. Everything is"
-    echo "written to OUT (default: quickstart); what is there already is not made again."
+    echo "written to OUT (default: quickstart). A second run neither prepares nor trains again."
     exit 0
 fi
 # shellcheck source=scripts/environment.sh

@@ -97,7 +97,9 @@ if [[ $WHERE == gpu ]]; then
     PROMPT=(--source 512 --shortest 512 --tokens 100 --sentences 128 --batch "16,32,64,128" --beam 4)
     [[ -n ${MODEL[cnndm]:-} ]] && LONG+=(--min-tokens 55)
     speed "${SQUAD[@]}" big_270m "$ALL" --source 512 --tokens 32 --sentences 1024 --batch 128,320,1024 --beam 4
-    speed "${XSUM[@]}" bart_large "$ALL" --source 1024 --tokens 60 --sentences 320 --batch 32,128,320 --beam 6
+    XSUM_OPTIONS=(--source 1024 --tokens 60 --beam 6)
+    [[ -n ${MODEL[xsum]:-} ]] && XSUM_OPTIONS+=(--min-tokens 10)
+    speed "${XSUM[@]}" bart_large "$ALL" --sentences 320 --batch 32,128,320 "${XSUM_OPTIONS[@]}"
     speed "${CNNDM[@]}" bart_large "$ALL" --sentences 320 --batch 32,128,320 "${LONG[@]}"
     speed gpt2_small '' gpt2_small greedy,beam "${PROMPT[@]}"
     speed gpt2_medium '' gpt2_medium greedy,beam "${PROMPT[@]}"

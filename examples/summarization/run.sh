@@ -60,7 +60,8 @@ generate stock translation
 generate auto el_translation
 generate on el_translation --el-attention on
 if [[ ! -f $OUT/check_lossless.txt ]]; then
-    python scripts/check_lossless.py "$OUT/bin" "${GENERATION[@]}" >"$OUT/check_lossless.part" 2>"$OUT/check_lossless.log"
+    python scripts/check_lossless.py "$OUT/bin" "${GENERATION[@]}" >"$OUT/check_lossless.part" 2>"$OUT/check_lossless.log" ||
+        { cat "$OUT/check_lossless.part" && exit 1; }
     mv "$OUT/check_lossless.part" "$OUT/check_lossless.txt"
 fi
 cat "$OUT/check_lossless.txt"
