@@ -16,11 +16,11 @@ from helpers import batch, build_model, dictionary  # noqa: E402
 
 import el_fairseq  # noqa: E402, F401
 
-MORE = 40 * 2**20  # bytes that the process may have beside those it has
+MORE = 90 * 2**20  # bytes that the process may have beside those it has
 
 logging.basicConfig(level=logging.INFO)
 torch.set_num_threads(1)
-words = dictionary(20000)
+words = dictionary(100000)
 task = TASK_REGISTRY["el_translation"](TASK_DATACLASS_REGISTRY["el_translation"](el_attention="on"), words, words)
 model = build_model("transformer", words, torch.float32, gain=3.0)
 options = GenerationConfig(beam=4, max_len_b=6)
