@@ -1,6 +1,7 @@
 """``--eval-rouge``: ROUGE of generated texts while training validates, as ``--eval-bleu`` is for BLEU."""
 
 import json
+import logging
 from argparse import Namespace
 from dataclasses import dataclass, field
 from typing import Optional
@@ -12,6 +13,8 @@ from fairseq.scoring import build_scorer
 from omegaconf import OmegaConf
 
 from el_fairseq.scoring.rouge import MEASURES
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -45,6 +48,7 @@ class EvalRouge:
         if self.cfg.eval_rouge:
             self._rouge_generator = self.build_generator([model], Namespace(**json.loads(self.cfg.eval_rouge_args)))
             self._rouge_decoders = None
+            self._rouge_signature = None  # what was logged
         return model
 
     def valid_step(self, sample, model, criterion):
@@ -76,6 +80,9 @@ class EvalRouge:
         for target, (best, *_) in zip(sample["target"], hypotheses):
             reference = utils.strip_pad(target, self.target_dictionary.pad())
             scorer.add_string(self._text(reference, escape_unk=True), self._text(best["tokens"]))
+        if scorer.signature() != self._rouge_signature:  # once
+            self._rouge_signature = scorer.signature()
+            logger.info("--eval-rouge: %s", self._rouge_signature)
         return scorer
 
     def _text(self, tokens, escape_unk=False):

@@ -26,6 +26,8 @@ def validate(data, folder, *options):
         *options,
     )
     lines = [line for line in log.splitlines() if re.search(r"valid on 'valid' subset.*num_updates 20\b", line)]
+    # The first process logs, and the others do not.
+    assert log.count("--eval-rouge: nrefs:1|case:lc|stem:no|tok:13a|sent:newline|rouge-score:") == len(lines)
     return {name: float(value) for name, value in re.findall(r"\| (\w*rouge\w+) ([\d.]+)", "".join(lines))}
 
 
