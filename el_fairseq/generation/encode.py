@@ -42,12 +42,11 @@ def is_by_sentence(model, net_input):
 
 
 def _is_converted(layer):
-    attention_is_known = isinstance(layer.self_attn, (EncoderAttention, SharedKVAttention))
-    return is_stocks(layer, "forward", TransformerEncoderLayerBase) and attention_is_known and _is_packed(layer.fc1)
-
-
-def _is_packed(linear):
-    return type(linear) is PackedLinear
+    return (
+        is_stocks(layer, "forward", TransformerEncoderLayerBase)
+        and isinstance(layer.self_attn, (EncoderAttention, SharedKVAttention))
+        and type(layer.fc1) is PackedLinear
+    )
 
 
 def encode_parts(encoder, net_input):

@@ -21,7 +21,7 @@ from el_fairseq.generation.watch import Watch
 from el_fairseq.modules.lineage import LINEAGE, Lineage, LineageState
 from el_fairseq.modules.ngram_block import NGramBlock
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
-from el_fairseq.ops import topk
+from el_fairseq.ops import grouped_topk
 
 logger = logging.getLogger(__name__)
 OURS = (SelfAttentionState, LineageState, Lineage, CrossAttentionState)  # states that can be reordered one by one
@@ -232,7 +232,7 @@ def best_continuations(lprobs, scores):
     """
     b, beams, vocabulary = lprobs.shape
     sums = lprobs.add_(scores).view(b, -1)
-    best, places = topk(sums, min(2 * beams, sums.size(1) - 1))  # as many as can be without padding
+    best, places = grouped_topk(sums, min(2 * beams, sums.size(1) - 1))  # as many as can be without padding
     return best, places % vocabulary, places // vocabulary
 
 

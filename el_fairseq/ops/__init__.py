@@ -9,13 +9,14 @@ from el_fairseq.ops.ngram import block_repeated_ngrams_
 from el_fairseq.ops.prompted import prompted_attention
 from el_fairseq.ops.sdpa import shared_kv_sdpa
 from el_fairseq.ops.shared_kv import shared_kv_attention
-from el_fairseq.ops.topk import topk
+from el_fairseq.ops.topk import grouped_topk
 
 __all__ = [
     "ancestral_attention",
     "block_repeated_ngrams_",
     "el_output",
     "el_query",
+    "grouped_topk",
     "hidden_attention",
     "merge_masks",
     "mhe_output",
@@ -23,5 +24,4 @@ __all__ = [
     "prompted_attention",
     "shared_kv_attention",
     "shared_kv_sdpa",
-    "topk",
 ]

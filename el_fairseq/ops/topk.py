@@ -6,7 +6,7 @@ GROUP = 64  # neighbours of which the largest is looked at first
 FEW = 1 / 8  # of all groups is what may be looked into
 
 
-def topk(x, k):
+def grouped_topk(x, k):
     """``x.topk(k)`` of ``x [n, size]``: values ``[n, k]`` in descending order and their places.
 
     On a CPU the largest of each group of neighbours comes first, in one pass over memory; the k largest numbers are in
