@@ -30,11 +30,11 @@ class FinishedHypotheses:
             row_of: ``[b, M]`` the row each candidate continues. tokens: ``[b·M, >step]``, begin-of-sentence first.
             cumulative: ``[b·M, >step]`` log-probabilities, summed up. scores: ``(candidates, sentence-level) [b, M]``.
         """
+        if not bool(ended.any()):
+            return
         candidate_scores, sentence_scores = scores
         slot = self.count[ids].unsqueeze(1) + ended.cumsum(dim=1) - 1
         sentence, candidate = (ended & (slot < self.beams)).nonzero(as_tuple=True)
-        if sentence.numel() == 0:
-            return
         place = (ids[sentence], slot[sentence, candidate])
         rows = row_of[sentence, candidate]
         positional = cumulative[rows, : step + 1]

@@ -6,6 +6,7 @@ from fairseq.models.fairseq_model import BaseFairseqModel
 from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
 from fairseq.sequence_generator import EnsembleModel
 
+from el_fairseq.generation.decoder_step import DecoderStep, is_straight
 from el_fairseq.modules.convert import is_stocks, why_foreign
 from el_fairseq.modules.packed_linear import PackedLinear
 
@@ -27,21 +28,32 @@ class NextToken:
         self.ensemble, self.temperature = ensemble, temperature
         self.buffer = None  # [rows, V]
         self.by_parts = is_one_product(ensemble) and not torch.is_grad_enabled()
+        self.is_straight = self.by_parts and is_straight(ensemble.single_model.decoder)
+        self.step = None  # the ``DecoderStep`` of the batch
 
     def __call__(self, tokens, encoder_outs, states):
         """As ``EnsembleModel.forward_decoder``: the last of ``tokens [rows, n]`` is read; log-probabilities
         ``[rows, V]``, which hold until the next step, and attention weights ``[rows, S]`` or None."""
         if not self.by_parts:
             return self.ensemble.forward_decoder(tokens, encoder_outs, states, self.temperature)
-        decoder = self.ensemble.single_model.decoder
         source = encoder_outs[0] if self.ensemble.has_encoder() else None
-        features, extra = decoder.forward(tokens, encoder_out=source, incremental_state=states[0], features_only=True)
-        attention = None if extra is None else extra["attn"][0]
-        lprobs = self._normalize(features[:, -1], decoder.output_projection)
-        return lprobs, None if attention is None else attention[:, -1]
+        features, attention = self._features(tokens, source, states[0])
+        return self._normalize(features), attention
 
-    def _normalize(self, features, projection):
+    def _features(self, tokens, source, state):
+        """``[rows, D]`` and attention weights ``[rows, S]`` or None."""
+        decoder = self.ensemble.single_model.decoder
+        if self.is_straight:
+            if self.step is None or self.step.state is not state:
+                self.step = DecoderStep(decoder, state)
+            return self.step(tokens, source)
+        features, extra = decoder.forward(tokens, encoder_out=source, incremental_state=state, features_only=True)
+        attention = None if extra is None else extra["attn"][0]
+        return features[:, -1], None if attention is None else attention[:, -1]
+
+    def _normalize(self, features):
         """Features ``[rows, D]`` -> log-probabilities ``[rows, V]``, in the buffer."""
+        projection = self.ensemble.single_model.decoder.output_projection
         rows, vocabulary = features.size(0), projection.weight.size(0)  # a tied embedding may have grown
         if self.buffer is None or self.buffer.size(0) < rows:
             self.buffer = features.new_empty(rows, vocabulary, dtype=LOG_SOFTMAX_DTYPE)

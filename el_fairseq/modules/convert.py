@@ -11,7 +11,7 @@ from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
 from el_fairseq.modules.encoder_attention import EncoderAttention, has_plain_projections
 from el_fairseq.modules.layout import hidden_everywhere
-from el_fairseq.modules.packed_linear import PackedLinear
+from el_fairseq.modules.packed_linear import COPIES, PackedLinear
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 # Whose own code is known to read and to order encoder output as the others do.
@@ -142,7 +142,7 @@ def _children(model):
 def _recast(module, cls, **attributes):
     """The same module, with the same parameters and submodules, as an object of ``cls``."""
     twin = cls.__new__(cls)
-    state = {key: value for key, value in module.__dict__.items() if key not in ("plan", "_packed")}
+    state = {key: value for key, value in module.__dict__.items() if key not in ("plan", *COPIES)}
     for registry in ("_parameters", "_buffers", "_modules"):
         state[registry] = dict(state[registry])
     twin.__dict__.update(state, **attributes)

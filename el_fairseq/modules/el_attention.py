@@ -11,6 +11,7 @@ from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState
 from el_fairseq.ops import el_output, el_query, hidden_attention, merge_masks, prompted_attention, shared_kv_attention
 
+STATE = "el_state"  # what an attention keeps in the incremental state
 SOFTMAX_DTYPE = torch.float32  # fairseq.utils.softmax, whatever the dtype of the model
 
 
@@ -99,29 +100,44 @@ class ELMultiheadAttention(MultiheadAttention):
         if self.encoder_decoder_attention and not static_kv:
             raise ValueError("static_kv=False: while decoding, cross-attention reads one unchanging source")
         rows = self.q_proj(query).transpose(0, 1) * self.scaling  # [T, N, E] -> [N, T, E]
-        state = self._append(query, key_padding_mask, incremental_state) if self.self_attention else None
-        if isinstance(state, PromptedState):
-            if attn_mask is not None:
-                raise ValueError("attn_mask: after a prompt every token attends to all before it")
-            context, weights = self._attend_prompted(rows, state)
+        want_weights = need_weights or need_head_weights
+        if self.self_attention:
+            state = self._append(query, key_padding_mask, incremental_state)
+            context, weights = self.attend_past(rows, state, attn_mask, want_weights)
         else:
-            if state is None:
-                source = self._cross_source(rows.size(0), key, incremental_state)
-                mask = merge_masks(key_padding_mask, attn_mask, rows.dtype)
-            else:
-                source, mask = _parts(state.cache.filled, state.cache.row_dim), own_mask(state, attn_mask, rows.dtype)
-            if len(source) == 1:
-                context, weights = self._attend_hidden(rows, *source, mask, need_weights or need_head_weights)
-            else:
-                context, weights = self._attend_projected(rows, *source, mask)
+            source = self._cross_source(rows.size(0), key, incremental_state)
+            mask = merge_masks(key_padding_mask, attn_mask, rows.dtype)
+            context, weights = self.attend(rows, source, mask, want_weights)
         output = self.out_proj(context.transpose(0, 1))  # [N, T, E] -> [T, N, E]
-        if not (need_weights or need_head_weights):
+        if not want_weights:
             return output, None
         return output, weights if need_head_weights else weights.mean(dim=0)
 
+    def attend_past(self, rows, state, attn_mask, want_weights):
+        """``attend`` to what this self-attention keeps, in any kind of state.
+
+        Raises:
+            ValueError: an ``attn_mask`` behind a prompt, or where the beams of a sentence share their past.
+        """
+        if not isinstance(state, PromptedState):
+            mask = own_mask(state, attn_mask, rows.dtype)
+            return self.attend(rows, _parts(state.cache.filled, state.cache.row_dim), mask, want_weights)
+        if attn_mask is not None:
+            raise ValueError("attn_mask: after a prompt every token attends to all before it")
+        return self._attend_prompted(rows, state)
+
+    def attend(self, rows, source, mask, want_weights):
+        """Scaled queries ``[N, T, E]`` attend to ``(hidden [B, S, K],)``, or to ``(key, value [B, H, S, d])``.
+
+        Returns the context ``[N, T, E]``, and weights ``[H, N, T, S]``, which may be None unless they are wanted.
+        """
+        if len(source) == 1:
+            return self._attend_hidden(rows, *source, mask, want_weights)
+        return self._attend_projected(rows, *source, mask, want_weights)
+
     def reorder_incremental_state(self, incremental_state, new_order):
         """Follow the beams: row ``i`` continues row ``new_order[i]``."""
-        state = self.get_incremental_state(incremental_state, "el_state")
+        state = self.get_incremental_state(incremental_state, STATE)
         if state is not None:
             state.reorder(new_order)
         return incremental_state
@@ -136,7 +152,7 @@ class ELMultiheadAttention(MultiheadAttention):
         """
         row_dim = self._row_dim(Attended("prompt", hidden, layout.beams, self.num_heads))
         state = PromptedState(row_dim, self._to_keep(hidden, row_dim).contiguous(), layout)
-        self.set_incremental_state(incremental_state, "el_state", state)
+        self.set_incremental_state(incremental_state, STATE, state)
 
     def _row_dim(self, attended):
         """Which axis of what self-attention keeps numbers the rows; that tells its layouts apart."""
@@ -151,31 +167,39 @@ class ELMultiheadAttention(MultiheadAttention):
 
     def _append(self, query, key_padding_mask, incremental_state):
         """The state of this self-attention, with this step in it."""
-        state = self.get_incremental_state(incremental_state, "el_state")
-        if state is None:
-            row_dim = self._row_dim(Attended("self", query, 1, self.num_heads))
-            state = new_state(incremental_state, row_dim)
-            self.set_incremental_state(incremental_state, "el_state", state)
+        state = self.own_state(query, incremental_state)
         new = self._to_keep(query, state.cache.row_dim)
         state.append(new, None if key_padding_mask is None else key_padding_mask.bool())
         return state
 
-    def _cross_source(self, rows, key, incremental_state):
-        """The source of cross-attention: ``(hidden [B, S, K],)``, or ``(key, value [B, H, S, d])`` computed once."""
-        if key is None:
-            raise ValueError("key=None: EL-attention reads the encoder output at every step")
-        if rows % key.size(1):
-            raise ValueError(f"{rows} query rows cannot share {key.size(1)} sources evenly")
-        state = self.get_incremental_state(incremental_state, "el_state")
+    def own_state(self, query, incremental_state):
+        """What this self-attention keeps; nothing before its first inputs, ``query [T, N, E]``."""
+        state = self.get_incremental_state(incremental_state, STATE)
         if state is None:
-            beams = rows // key.size(1)
+            row_dim = self._row_dim(Attended("self", query, 1, self.num_heads))
+            state = new_state(incremental_state, row_dim)
+            self.set_incremental_state(incremental_state, STATE, state)
+        return state
+
+    def source_state(self, key, beams, incremental_state):
+        """What this cross-attention keeps of the source ``[S, B, K]``, computed once, for all ``beams``."""
+        state = self.get_incremental_state(incremental_state, STATE)
+        if state is None:
             state = CrossAttentionState((), beams)
             # Retained dropout (--retain-dropout) meets EL-attention's weights in stock's order, and so draws alike.
             drops = self._softmax()["dropout"] is not None
             if not drops and self.plan(Attended("cross", key, beams, self.num_heads)) == PROJECTED:
                 state.kept = self._project_source(key)
-            self.set_incremental_state(incremental_state, "el_state", state)
-        return state.kept or (key.transpose(0, 1),)
+            self.set_incremental_state(incremental_state, STATE, state)
+        return state
+
+    def _cross_source(self, rows, key, incremental_state):
+        """The source of cross-attention, as ``attend`` takes it."""
+        if key is None:
+            raise ValueError("key=None: EL-attention reads the encoder output at every step")
+        if rows % key.size(1):
+            raise ValueError(f"{rows} query rows cannot share {key.size(1)} sources evenly")
+        return self.source_state(key, rows // key.size(1), incremental_state).kept or (key.transpose(0, 1),)
 
     def _project_source(self, key):
         """Sources ``[S, B, K]`` -> keys and values ``[B, H, S, d]``."""
@@ -190,8 +214,7 @@ class ELMultiheadAttention(MultiheadAttention):
         return keys, values
 
     def _attend_hidden(self, rows, hidden, mask, want_weights):
-        """EL-attention: rows ``[N, T, E]``, hidden ``[B, S, K]`` -> context ``[N, T, E]``, and weights
-        ``[H, N, T, S]``, which may be None unless they are wanted."""
+        """EL-attention: ``attend`` to hidden states."""
         n, t, _ = rows.shape
         b, s, k = hidden.shape
         query = el_query(rows.reshape(n * t, -1), self.k_proj.weight, self.num_heads)  # [N·T, H, K]
@@ -211,21 +234,21 @@ class ELMultiheadAttention(MultiheadAttention):
         context = el_output(context, self.v_proj.weight, self.v_proj.bias, mass).view(n, t, -1)
         return context, weights
 
-    def _attend_projected(self, rows, key, value, mask):
-        """The stock product, keys and values ``[B, H, S, d]`` shared by the beams; returns as ``_attend_hidden``."""
+    def _attend_projected(self, rows, key, value, mask, want_weights):
+        """The stock product: ``attend`` to keys and values, which the beams share."""
         n, t, _ = rows.shape
         b, h, s, d = key.shape
         m = n // b
-        query = rows.reshape(b, m, t, h, d).permute(0, 3, 1, 2, 4).reshape(b * h, m * t, d)  # -> [B·H, M·T, d]
+        query = rows.reshape(b, m * t, h, d).transpose(1, 2).reshape(b * h, m * t, d)  # [N, T, E] -> [B·H, M·T, d]
         if mask is not None and mask.dim() == 4:
             mask = mask.expand(b, m, t, s).reshape(b, m * t, s)
         key, value = key.flatten(0, 1), value.flatten(0, 1)  # [B, H, S, d] -> [B·H, S, d]
         context, weights, _ = shared_kv_attention(query, key, value, mask, **self._softmax())
-        context = context.view(b, h, m, t, d).permute(0, 2, 3, 1, 4).reshape(n, t, -1)  # -> [N, T, E]
-        return context, weights.view(b, h, m, t, s).permute(1, 0, 2, 3, 4).reshape(h, n, t, s)
+        context = context.view(b, h, m * t, d).transpose(1, 2).reshape(n, t, -1)  # [B·H, M·T, d] -> [N, T, E]
+        return context, weights.view(b, h, m * t, s).transpose(0, 1).reshape(h, n, t, s) if want_weights else None
 
     def _attend_prompted(self, rows, state):
-        """Rows ``[N, T, E]`` attend to a shared prompt and to what they keep; returns as ``_attend_hidden``."""
+        """``attend`` to a prompt that rows share, and to what they keep."""
         n, t, _ = rows.shape
         prompt, own = (_parts(x, state.cache.row_dim) for x in (state.shared, state.cache.filled))
         if len(own) == 1:

@@ -1,17 +1,37 @@
 """``nn.Linear`` that multiplies by oneDNN while a model decodes on a CPU."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
 from el_fairseq.ops.packed import can_pack, pack, packed_linear
 
 ROWS = 1024  # of a product: enough for it to be fast, few enough for its result to stay in a cache
+COPIES = ("_packed", "_joined")  # attributes that cannot be copied or saved, and are made again
 
 
 def packed_bytes(model):
     """What the packed copies of all linear layers in ``model`` take at most."""
     weights = (module.weight for module in model.modules() if isinstance(module, nn.Linear))
     return sum(weight.nbytes for weight in weights if can_pack(weight))
+
+
+def product_of(linear):
+    """What ``linear`` computes, as a function that looks nothing up: it holds while the weight and the mode stay."""
+    packed = linear.pack() if type(linear) is PackedLinear and linear.multiplies_packed() else None
+    return linear.forward if packed is None else partial(packed_linear, packed=packed, bias=linear.bias)
+
+
+def joint_product(linears):
+    """What several layers compute of one input, side by side, as ``product_of``; None where no packed product can."""
+    biases = [linear.bias is None for linear in linears]
+    if not all(type(linear) is PackedLinear and linear.multiplies_packed() for linear in linears):
+        return None
+    if any(biases) != all(biases) or not all(can_pack(linear.weight) for linear in linears):
+        return None
+    packed, bias = linears[0].pack_with(*linears[1:])
+    return partial(packed_linear, packed=packed, bias=bias)
 
 
 class PackedLinear(nn.Linear):
@@ -22,35 +42,61 @@ class PackedLinear(nn.Linear):
     evaluation mode cannot be noticed: call ``train()`` and ``eval()`` then.
     """
 
-    _packed = None  # (which weight, its packed copy, the weight)
+    _packed = None  # a ``_Copy`` of the weight
+    _joined = None  # one of the weights and of the biases of this layer and others
 
     def forward(self, x):
         """``[..., K] -> [..., N]``, as ``nn.Linear``."""
-        weight = self.weight
-        as_stock = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-        if as_stock or x.dtype is not weight.dtype:
-            return super().forward(x)
-        packed = self.pack()
+        packed = self.pack() if self.multiplies_packed() and x.dtype is self.weight.dtype else None
         return super().forward(x) if packed is None else packed_linear(x, packed, self.bias)
+
+    def multiplies_packed(self):
+        """Whether the mode is one in which the copy is made."""
+        return not (self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
 
     def pack(self):
         """The packed copy of the weight as it is, made if it is not there; None where there is no packed product."""
-        weight = self.weight
-        which = (id(weight), weight.data_ptr(), None if weight.is_inference() else weight._version)
-        packed = self._packed  # read once: threads may share this layer
-        if packed is None or packed[0] != which:
-            # The weight is kept with its copy: no other object can have its number meanwhile.
-            packed = self._packed = (which, pack(weight), weight) if can_pack(weight) else None
-        return None if packed is None else packed[1]
+        weight, copy = self.weight, self._packed  # read once: threads may share this layer
+        if copy is None or not copy.is_of([weight]):
+            copy = self._packed = _Copy([weight], pack(weight)) if can_pack(weight) else None
+        return None if copy is None else copy.made
+
+    def pack_with(self, *others):
+        """``(packed weights, biases or None)`` of this layer and of others, one below the other, made as ``pack``."""
+        layers = (self, *others)
+        weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
+        sources, copy = [x for x in weights + biases if x is not None], self._joined
+        if copy is None or not copy.is_of(sources):
+            made = pack(torch.cat(weights)), None if self.bias is None else torch.cat(biases)
+            copy = self._joined = _Copy(sources, made)
+        return copy.made
+
+    def _drop_copies(self):
+        for name in COPIES:
+            self.__dict__.pop(name, None)
 
     def _apply(self, *args, **kwargs):
-        self._packed = None  # the weight goes to another device or dtype
+        self._drop_copies()  # the weight goes to another device or dtype
         return super()._apply(*args, **kwargs)
 
     def train(self, mode=True):
         if mode:
-            self._packed = None
+            self._drop_copies()
         return super().train(mode)
 
     def __getstate__(self):
-        return {key: value for key, value in self.__dict__.items() if key != "_packed"}  # it cannot be copied or saved
+        return {key: value for key, value in self.__dict__.items() if key not in COPIES}
+
+
+class _Copy:
+    """What was ``made`` of some tensors, which are kept with it: no other object can have their numbers meanwhile."""
+
+    def __init__(self, sources, made):
+        self.sources, self.which, self.made = sources, _which(sources), made
+
+    def is_of(self, sources):
+        return self.which == _which(sources)
+
+
+def _which(tensors):
+    return [(id(x), x.data_ptr(), None if x.is_inference() else x._version) for x in tensors]

@@ -1,0 +1,111 @@
+"""A step of a stock Transformer decoder as straight-line code.
+
+fairseq's decoder finds out at every step, in every layer, what it is: which options it has, where its state lies, what
+its masks are. For a few rows that takes as long as the products themselves. Here it is found out once a batch.
+"""
+
+from fairseq.models.transformer import TransformerDecoderBase
+from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
+
+from el_fairseq.modules.attention_step import attention_step
+from el_fairseq.modules.convert import draws_dropout, is_stocks, layers_of
+from el_fairseq.modules.el_attention import ELMultiheadAttention
+from el_fairseq.modules.packed_linear import product_of
+from el_fairseq.modules.shared_kv_attention import SharedKVAttention
+
+EXTRAS = ("c_attn", "attn_ln", "ffn_layernorm", "w_resid")  # of layers, by --scale-heads, --scale-attn and the like
+
+
+def is_straight(decoder):
+    """Whether ``DecoderStep`` computes what this converted decoder does: without options it does not know, in
+    evaluation, and with nothing hooked onto it."""
+    return (
+        not decoder.training
+        and decoder.quant_noise is None
+        and not draws_dropout(decoder)
+        and all(map(_is_plain, layers_of(decoder)))
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in decoder.modules())
+    )
+
+
+def _is_plain(layer):
+    attentions = [attention for attention in (layer.self_attn, layer.encoder_attn) if attention is not None]
+    return (
+        all(isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for attention in attentions)
+        and all(is_stocks(layer, name, TransformerDecoderLayerBase) for name in ("forward", "residual_connection"))
+        and not any(getattr(layer, name) is not None for name in EXTRAS)
+    )
+
+
+class DecoderStep:
+    """The steps of one batch.
+
+    Args: decoder: for which ``is_straight``. state: its incremental state.
+    """
+
+    def __init__(self, decoder, state):
+        self.decoder, self.state = decoder, state
+        self.layers = [_Layer(layer, state) for layer in layers_of(decoder)]
+        self.gives_attention = is_stocks(decoder, "extract_features", TransformerDecoderBase)
+        self.encoder_out, self.source, self.source_padding = None, None, None
+
+    def __call__(self, tokens, encoder_out):
+        """As ``TransformerDecoder.forward(features_only=True)`` for the last of ``tokens [N, n]``: features ``[N, D]``,
+        and the attention of the last layer to the source, ``[N, S]``, or None."""
+        self._look_at(encoder_out)
+        last = tokens[:, -1]
+        x, weights = self._embed(tokens), None
+        padding = last.eq(self.decoder.padding_idx)
+        padding = padding.unsqueeze(1) if bool(padding.any()) else None
+        for _, layer in zip(self.decoder.layers, self.layers):  # --decoder-layerdrop draws where one iterates
+            wanted = self.gives_attention and layer is self.layers[-1]
+            x, weights = layer(x, padding, self.source, self.source_padding, wanted)
+        if self.decoder.layer_norm is not None:
+            x = self.decoder.layer_norm(x)
+        if self.decoder.project_out_dim is not None:
+            x = self.decoder.project_out_dim(x)
+        return x, None if weights is None else weights.float().to(x).mean(dim=0).squeeze(1)  # [H, N, 1, S] -> [N, S]
+
+    def _look_at(self, encoder_out):
+        """Note the source, which is another one when sentences have left."""
+        if encoder_out is self.encoder_out:
+            return
+        self.encoder_out, self.source, self.source_padding = encoder_out, None, None
+        for self.source in encoder_out["encoder_out"][:1]:
+            for padding in encoder_out["encoder_padding_mask"][:1]:
+                self.source_padding = padding.bool() if bool(padding.any()) else None
+
+    def _embed(self, tokens):
+        """The input of the first layer, ``[N, D]``."""
+        decoder = self.decoder
+        x = decoder.embed_scale * decoder.embed_tokens(tokens[:, -1])
+        if decoder.project_in_dim is not None:
+            x = decoder.project_in_dim(x)
+        if decoder.embed_positions is not None:
+            x += decoder.embed_positions(tokens, incremental_state=self.state)[:, -1]
+        return x if decoder.layernorm_embedding is None else decoder.layernorm_embedding(x)
+
+
+class _Layer:
+    """``TransformerDecoderLayer.forward`` for a single token a row."""
+
+    def __init__(self, layer, state):
+        self.normalizes_before = layer.normalize_before
+        self.self_attention = attention_step(layer.self_attn, state)
+        self.norm_self, self.norm_out = layer.self_attn_layer_norm.forward, layer.final_layer_norm.forward
+        self.cross_attention = None
+        if layer.encoder_attn is not None:
+            self.cross_attention = attention_step(layer.encoder_attn, state)
+            self.norm_cross = layer.encoder_attn_layer_norm.forward
+        self.first, self.activation, self.second = product_of(layer.fc1), layer.activation_fn, product_of(layer.fc2)
+
+    def __call__(self, x, padding, source, source_padding, wanted):
+        """``x [N, D]`` -> ``[N, D]``, and the weights of cross-attention where they are wanted."""
+        before, weights = self.normalizes_before, None
+        y, _ = self.self_attention(self.norm_self(x) if before else x, padding, False)
+        x = y.add_(x) if before else self.norm_self(y.add_(x))
+        if self.cross_attention is not None and source is not None:
+            y, weights = self.cross_attention(self.norm_cross(x) if before else x, source_padding, wanted, source)
+            x = y.add_(x) if before else self.norm_cross(y.add_(x))
+        y = self.second(self.activation(self.first(self.norm_out(x) if before else x)))
+        return y.add_(x) if before else self.norm_out(y.add_(x)), weights
