@@ -1,5 +1,7 @@
 """The hypotheses that have ended: kept on the device, brought to the CPU once a batch."""
 
+from itertools import islice
+
 import torch
 
 
@@ -54,25 +56,30 @@ class FinishedHypotheses:
         attention: ``[B, M, S, T]`` or None.
         """
         order = torch.sort(self.scores, dim=1, descending=True, stable=True).indices.cpu()
-        count, steps = self.count.tolist(), self.steps.tolist()
+        count, steps = self.count.cpu(), self.steps.cpu()
         tokens, scores, positional = self.tokens.cpu(), self.scores.cpu(), self.positional.cpu()
-        attention = None if attention is None else attention.cpu()
-
-        def hypothesis(b, m):
-            length = steps[b][m] + 1
-            return {
-                "tokens": tokens[b, m, :length],
-                "score": scores[b, m],
-                "attention": torch.empty(0) if attention is None else attention[b, m, :, :length],
-                "alignment": torch.empty(0),
-                "positional_scores": positional[b, m, :length],
-            }
-
-        for b in range(self.sentences):
-            if count[b] == 0:
-                count[b], steps[b][0], tokens[b, 0, 0], positional[b, 0, 0] = 1, 0, self.eos, float("-inf")
-        ranked = [[m for m in order[b].tolist() if m < count[b]] for b in range(self.sentences)]
-        return [[hypothesis(b, m) for m in ranked[b]] for b in range(self.sentences)]
+        without = count == 0
+        count[without], steps[without, 0], tokens[without, 0, 0] = 1, 0, self.eos
+        positional[without, 0, 0] = float("-inf")
+        sentence, rank = (torch.arange(self.beams) < count.unsqueeze(1)).nonzero(as_tuple=True)
+        ranked = sentence, order[sentence, rank]  # all hypotheses, one after the other
+        lengths = steps[ranked] + 1
+        real = torch.arange(tokens.size(2)) < lengths.unsqueeze(1)
+        lengths, nothing = lengths.tolist(), torch.empty(0)
+        tokens, positional = (x[ranked][real].split(lengths) for x in (tokens, positional))
+        attentions = [nothing] * len(lengths)
+        if attention is not None:
+            views, places = attention.cpu().flatten(0, 1).unbind(), ranked[0] * self.beams + ranked[1]
+            attentions = [views[place][:, :length] for place, length in zip(places.tolist(), lengths)]
+        columns = {
+            "tokens": tokens,
+            "score": scores[ranked].unbind(),
+            "attention": attentions,
+            "alignment": [nothing] * len(lengths),
+            "positional_scores": positional,
+        }
+        hypotheses = (dict(zip(columns, values)) for values in zip(*columns.values()))
+        return [list(islice(hypotheses, number)) for number in count.tolist()]
 
 
 class AttentionTrace:
