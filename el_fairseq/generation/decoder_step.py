@@ -45,28 +45,18 @@ class DecoderStep:
 
     def __init__(self, decoder, state):
         self.decoder, self.state = decoder, state
-        self.layers = [_Layer(layer, state) for layer in layers_of(decoder)]
+        self.each_layer = [_Layer(layer, state) for layer in layers_of(decoder)]
         self.gives_attention = is_stocks(decoder, "extract_features", TransformerDecoderBase)
         self.encoder_out, self.source, self.source_padding = None, None, None
 
     def __call__(self, tokens, encoder_out):
         """As ``TransformerDecoder.forward(features_only=True)`` for the last of ``tokens [N, n]``: features ``[N, D]``,
         and the attention of the last layer to the source, ``[N, S]``, or None."""
-        self._look_at(encoder_out)
-        last = tokens[:, -1]
-        x, weights = self._embed(tokens), None
-        padding = last.eq(self.decoder.padding_idx)
-        padding = padding.unsqueeze(1) if bool(padding.any()) else None
-        for _, layer in zip(self.decoder.layers, self.layers):  # --decoder-layerdrop draws where one iterates
-            wanted = self.gives_attention and layer is self.layers[-1]
-            x, weights = layer(x, padding, self.source, self.source_padding, wanted)
-        if self.decoder.layer_norm is not None:
-            x = self.decoder.layer_norm(x)
-        if self.decoder.project_out_dim is not None:
-            x = self.decoder.project_out_dim(x)
-        return x, None if weights is None else weights.float().to(x).mean(dim=0).squeeze(1)  # [H, N, 1, S] -> [N, S]
+        x, padding = self.inputs(tokens)
+        self.look_at(encoder_out)
+        return self.layers(x, padding if bool(padding.any()) else None)
 
-    def _look_at(self, encoder_out):
+    def look_at(self, encoder_out):
         """Note the source, which is another one when sentences have left."""
         if encoder_out is self.encoder_out:
             return
@@ -75,15 +65,29 @@ class DecoderStep:
             for padding in encoder_out["encoder_padding_mask"][:1]:
                 self.source_padding = padding.bool() if bool(padding.any()) else None
 
-    def _embed(self, tokens):
-        """The input of the first layer, ``[N, D]``."""
-        decoder = self.decoder
-        x = decoder.embed_scale * decoder.embed_tokens(tokens[:, -1])
+    def inputs(self, tokens):
+        """What the first layer reads for the last of ``tokens [N, n]``, ``[N, D]``, and whether that is padding,
+        ``[N, 1]``."""
+        decoder, last = self.decoder, tokens[:, -1]
+        x = decoder.embed_scale * decoder.embed_tokens(last)
         if decoder.project_in_dim is not None:
             x = decoder.project_in_dim(x)
         if decoder.embed_positions is not None:
             x += decoder.embed_positions(tokens, incremental_state=self.state)[:, -1]
-        return x if decoder.layernorm_embedding is None else decoder.layernorm_embedding(x)
+        x = x if decoder.layernorm_embedding is None else decoder.layernorm_embedding(x)
+        return x, last.eq(decoder.padding_idx).unsqueeze(1)
+
+    def layers(self, x, padding):
+        """From inputs ``[N, D]`` to features and attention; nothing in it waits for a value."""
+        weights = None
+        for _, layer in zip(self.decoder.layers, self.each_layer):  # --decoder-layerdrop draws where one iterates
+            wanted = self.gives_attention and layer is self.each_layer[-1]
+            x, weights = layer(x, padding, self.source, self.source_padding, wanted)
+        if self.decoder.layer_norm is not None:
+            x = self.decoder.layer_norm(x)
+        if self.decoder.project_out_dim is not None:
+            x = self.decoder.project_out_dim(x)
+        return x, None if weights is None else weights.float().to(x).mean(dim=0).squeeze(1)  # [H, N, 1, S] -> [N, S]
 
 
 class _Layer:

@@ -13,18 +13,19 @@ from el_fairseq.generation.encode import encode
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.next_token import NextToken
-from el_fairseq.generation.plan import shares_past
+from el_fairseq.generation.plan import shared_past
 from el_fairseq.generation.prompt import Prompts, prompt_lengths, why_step_by_step
 from el_fairseq.generation.retry import MAX_LEN, BatchSplitter
 from el_fairseq.generation.source import source_and_lengths
 from el_fairseq.generation.watch import Watch
+from el_fairseq.modules.fixed_lineage import FixedLineage
 from el_fairseq.modules.lineage import LINEAGE, Lineage, LineageState
 from el_fairseq.modules.ngram_block import NGramBlock
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 from el_fairseq.ops import grouped_topk
 
 logger = logging.getLogger(__name__)
-OURS = (SelfAttentionState, LineageState, Lineage, CrossAttentionState)  # states that can be reordered one by one
+OURS = (SelfAttentionState, LineageState, Lineage, FixedLineage, CrossAttentionState)  # can be reordered one by one
 
 
 class ELSequenceGenerator(SequenceGenerator):
@@ -86,7 +87,9 @@ class ELSequenceGenerator(SequenceGenerator):
         next_token = NextToken(self.model, self.temperature)
         prompts = self._read_prompts(live, states, max_len, next_token)
         if prompts is None:
-            self._share_past(states, bsz, source)
+            self._share_past(states, bsz, next_token)
+        # What is recorded is for a number of rows: sentences that have ended stay until half of them have.
+        stay = 0.5 if any(isinstance(state.get(LINEAGE), FixedLineage) for state in states) else 0
         for step in range(live.length, max_len + 1):  # one more for end-of-sentence
             tokens = live.tokens[:, : step + 1]
             if prompts is not None:
@@ -100,9 +103,10 @@ class ELSequenceGenerator(SequenceGenerator):
             lprobs = self._constrain(step, max_len, lprobs, live)
             candidates = self._search(step, lprobs, live)
             ended = self._finish(step, max_len, candidates, live, finished)
-            if step == max_len or bool(ended.all()):
+            count = int(ended.sum())
+            if step == max_len or count == live.bsz:
                 break
-            order, sentence_left = live.advance(step, candidates, ended)
+            order, sentence_left = live.advance(step, candidates, ended if count > stay * live.bsz else None)
             trace.parents.append(order)
             if prompts is not None:
                 prompts.reorder(order, sentence_left)
@@ -128,11 +132,12 @@ class ELSequenceGenerator(SequenceGenerator):
                 if LINEAGE in state:  # known to no module
                     state[LINEAGE].reorder(order)
 
-    def _share_past(self, states, sentences, source):
+    def _share_past(self, states, sentences, next_token):
         """Let the beams of a sentence share what their self-attentions keep, where that can be."""
         for model, state in zip(self.model.models, states):
-            if shares_past(model, self.search, self.beam_size):
-                state[LINEAGE] = Lineage(sentences, self.beam_size, source.device)
+            past = shared_past(model, self.search, sentences, self.beam_size, next_token.record is not None)
+            if past is not None:
+                state[LINEAGE] = past
 
     def _read_prompts(self, live, states, max_len, next_token):
         """Let language models read the prompts at once; None where they are consumed step by step.
@@ -211,7 +216,7 @@ class ELSequenceGenerator(SequenceGenerator):
         )
 
     def _finish(self, step, max_len, candidates, live, finished):
-        """Store the candidates that end and return which sentences, ``[b]``, leave the batch."""
+        """Store the candidates that end and return which sentences, ``[b]``, have all their hypotheses."""
         scores, tokens, beams = candidates
         live.ends = tokens.eq(self.eos) & scores.ne(-math.inf)
         live.ends[:, : self.beam_size] &= ~live.ignored
@@ -222,7 +227,7 @@ class ELSequenceGenerator(SequenceGenerator):
             normalized = normalized.masked_fill((step > live.src_lengths).unsqueeze(1), -math.inf)
         row_of = live.row_of(beams[:, : self.beam_size])
         finished.add(step, ended, live.ids, row_of, live.tokens, live.scores, (top, normalized))
-        return ended.any(dim=1) & ((finished.count[live.ids] == self.beam_size) | (step == max_len))
+        return finished.count[live.ids] == self.beam_size
 
 
 def best_continuations(lprobs, scores):
@@ -291,14 +296,13 @@ class _LiveBeams:
         return beams + torch.arange(self.bsz, device=beams.device).unsqueeze(1) * self.beam_size
 
     def advance(self, step, candidates, ended):
-        """Drop the sentences in ``ended [b]`` and continue the others with their best M candidates that go on.
+        """Drop the sentences in ``ended [b]``, if any, and continue with the best M candidates that go on of each.
 
         Returns the row that each row continues, ``[b'·M]`` in the numbering before, and whether a sentence left.
         """
         scores, tokens, beams = candidates
         rows, ends = self.row_of(beams), self.ends
-        sentence_left = bool(ended.any())
-        if sentence_left:
+        if ended is not None:
             kept = (~ended).nonzero().squeeze(1)
             self._keep(kept)
             rows, ends, scores, tokens = rows[kept], ends[kept], scores[kept], tokens[kept]
@@ -312,7 +316,7 @@ class _LiveBeams:
         self.tokens[:, step + 1] = tokens.gather(1, chosen).view(-1)
         self.scores[:, step] = scores.gather(1, chosen).view(-1)
         self.search.update_constraints(chosen)
-        return order, sentence_left
+        return order, ended is not None
 
     def _keep(self, kept):
         self.search.prune_sentences(kept)

@@ -7,7 +7,10 @@ from fairseq.models.transformer import TransformerDecoderBase, TransformerModelB
 from fairseq.sequence_generator import EnsembleModel
 
 from el_fairseq.generation.decoder_step import DecoderStep, is_straight
+from el_fairseq.generation.recorded_step import RecordedStep, recorder
 from el_fairseq.modules.convert import is_stocks, why_foreign
+from el_fairseq.modules.fixed_lineage import FixedLineage
+from el_fairseq.modules.lineage import LINEAGE
 from el_fairseq.modules.packed_linear import PackedLinear
 
 LOG_SOFTMAX_DTYPE = torch.float32  # fairseq.utils.log_softmax, whatever the dtype of the model
@@ -28,8 +31,10 @@ class NextToken:
         self.ensemble, self.temperature = ensemble, temperature
         self.buffer = None  # [rows, V]
         self.by_parts = is_one_product(ensemble) and not torch.is_grad_enabled()
-        self.is_straight = self.by_parts and is_straight(ensemble.single_model.decoder)
-        self.step = None  # the ``DecoderStep`` of the batch
+        decoder = ensemble.single_model.decoder if self.by_parts else None
+        self.is_straight = self.by_parts and is_straight(decoder)
+        self.record = recorder(next(decoder.parameters()).device) if self.is_straight else None
+        self.step = None  # the ``DecoderStep`` of the batch, or its ``RecordedStep``
 
     def __call__(self, tokens, encoder_outs, states):
         """As ``EnsembleModel.forward_decoder``: the last of ``tokens [rows, n]`` is read; log-probabilities
@@ -45,7 +50,9 @@ class NextToken:
         decoder = self.ensemble.single_model.decoder
         if self.is_straight:
             if self.step is None or self.step.state is not state:
-                self.step = DecoderStep(decoder, state)
+                self.step, past = DecoderStep(decoder, state), state.get(LINEAGE)
+                if isinstance(past, FixedLineage):
+                    self.step = RecordedStep(self.step, past, self.record)
             return self.step(tokens, source)
         features, extra = decoder.forward(tokens, encoder_out=source, incremental_state=state, features_only=True)
         attention = None if extra is None else extra["attn"][0]

@@ -21,7 +21,9 @@ from fairseq.search import BeamSearch
 from el_fairseq.generation.free_memory import free_memory
 from el_fairseq.modules.convert import draws_dropout, layers_of, why_foreign
 from el_fairseq.modules.el_attention import ELMultiheadAttention
+from el_fairseq.modules.fixed_lineage import FixedLineage
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, hidden_everywhere
+from el_fairseq.modules.lineage import Lineage
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 logger = logging.getLogger(__name__)
@@ -74,19 +76,25 @@ def _fits(attended):
     return free is None or 2 * attended.hidden.nbytes <= SHARE * free
 
 
-def shares_past(model, search, beams):
-    """Whether the beams of a sentence share what the self-attentions of ``model`` keep (a ``Lineage``).
+def shared_past(model, search, sentences, beams, records):
+    """What the self-attentions of ``model`` keep for a batch together, all beams of a sentence in one cache: a
+    ``Lineage``, or a ``FixedLineage`` where decoder steps are recorded (``records``); None where each row has its own.
 
     In beam search they have most of their past in common, and sharing it is faster and smaller. Those of sampling and
     of diverse search have next to nothing in common: each would have to read the tokens of all.
     """
-    reason = _why_apart(model, search) if beams > 1 else "there is one"
+    device = next(model.parameters(), torch.empty(0)).device
+    reason = _why_apart(model, search, beams, device, records)
     past = "share their past" if reason is None else f"keep their past apart: {reason}"
     _explain(f"beams of {type(search).__name__} {past}")
-    return reason is None
+    if reason is not None:
+        return None
+    return (FixedLineage if records else Lineage)(sentences, beams, device)
 
 
-def _why_apart(model, search):
+def _why_apart(model, search, beams, device, records):
+    if beams == 1 and not records:
+        return "there is one"
     if type(search) is not BeamSearch:
         return "they have little in common"
     decoder = getattr(model, "decoder", None)
@@ -98,7 +106,7 @@ def _why_apart(model, search):
         return "stock attention decodes"
     if draws_dropout(model):
         return "--retain-dropout draws for each token"
-    return None if next(decoder.parameters()).device.type == "cpu" else "not measured on a GPU"
+    return None if device.type == "cpu" or records else "steps are not recorded, and nothing was measured"
 
 
 @functools.cache

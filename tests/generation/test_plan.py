@@ -12,10 +12,11 @@ from random_lms import build_lm
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation import plan as module
-from el_fairseq.generation.plan import cheapest, costs, shares_past
+from el_fairseq.generation.plan import cheapest, costs, shared_past
 from el_fairseq.modules.convert import use_el_attention
+from el_fairseq.modules.fixed_lineage import FixedLineage
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended
-from el_fairseq.modules.lineage import LineageState
+from el_fairseq.modules.lineage import Lineage, LineageState
 
 
 def attended(kind, source, beams, heads=8, dim=512, dtype=torch.float32, sentences=2):
@@ -93,7 +94,7 @@ def test_who_shares_a_past():
     search = BeamSearch(words)
 
     def shares(model, search=search, beams=2):
-        return shares_past(model, search, beams)
+        return isinstance(shared_past(model, search, 3, beams, records=False), Lineage)
 
     model = enable_el_attention(build_model("transformer", words), "on")
     assert shares(model) and shares(model.half()) and not shares(model, beams=1)
@@ -106,6 +107,9 @@ def test_who_shares_a_past():
         if isinstance(module_, FairseqDropout):
             module_.apply_during_inference = True
     assert not shares(drawing)
+    assert shared_past(drawing, search, 3, 2, records=True) is None
+    for beams in (1, 2):  # where steps are recorded, the past is what a recording can read, even if there is one beam
+        assert isinstance(shared_past(model, search, 3, beams, records=True), FixedLineage)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,238 @@
+"""Recorded decoder steps, with an imitation of CUDA graphs: what the step computes that is not recorded."""
+
+import logging
+
+import pytest
+import torch
+from helpers import assert_close, batch, build_model, dictionary
+from random_cases import random_case
+from recording import WaitsForAValueError, record
+from test_fuzz import CASES, on_cpu
+
+from el_fairseq import enable_el_attention
+from el_fairseq.generation import ELSequenceGenerator, next_token, recorded_step
+from el_fairseq.generation.decoder_step import DecoderStep
+from el_fairseq.generation.recorded_step import RecordedStep, verdicts
+from el_fairseq.modules import fixed_lineage
+from el_fairseq.modules.convert import use_el_attention
+from el_fairseq.modules.fixed_lineage import FixedLineage
+from el_fairseq.modules.layout import HIDDEN, PROJECTED
+from el_fairseq.modules.lineage import LINEAGE, Lineage
+
+WORDS = dictionary(30)
+BEAMS = 2
+
+
+@pytest.fixture
+def recordings(monkeypatch):
+    """What was recorded: every step that can be is, with little room, so that it has to be made."""
+    made = []
+
+    def recorded(run):
+        made.append(run)
+        return record(run)
+
+    monkeypatch.setattr(next_token, "recorder", lambda device: recorded)
+    monkeypatch.setattr(fixed_lineage, "ROOM", 5)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_gradients(float64):
+    with torch.no_grad():
+        yield
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(CASES) if random_case(seed).search.kind == "beam"])
+def test_every_layout_gives_stocks_output(seed, recordings):
+    case = random_case(seed)
+    model = case.build_model()
+    expected = on_cpu(case.stock([model]))
+    for kept in (HIDDEN, PROJECTED):
+        use_el_attention(model, lambda attended, kept=kept: kept)
+        case.assert_same(case.ours([model]), expected)
+        assert verdicts.get(model.decoder, True)
+
+
+def test_the_cases_record(recordings):
+    counts = []
+    for seed in (seed for seed in range(CASES) if random_case(seed).search.kind == "beam"):
+        case = random_case(seed)
+        case.ours([enable_el_attention(case.build_model())])
+        counts.append(len(recordings))
+        recordings.clear()
+    assert sum(count > 0 for count in counts) > len(counts) / 2 and max(counts) > 4
+
+
+class Steps:
+    """A ``RecordedStep`` and a ``DecoderStep`` over moving beams, both from the same tokens."""
+
+    def __init__(self, model, record, sentences=3):
+        self.model, self.sentences = model, sentences
+        rows = torch.arange(sentences).repeat_interleave(BEAMS)
+        source = model.encoder.forward_torchscript(batch(WORDS, [9, 4, 7][:sentences])["net_input"])
+        self.source = model.encoder.reorder_encoder_out(source, rows)
+        self.past, self.plain = FixedLineage(sentences, BEAMS, "cpu"), Lineage(sentences, BEAMS, "cpu")
+        self.recorded = RecordedStep(DecoderStep(model.decoder, {LINEAGE: self.past}), self.past, record)
+        self.straight = DecoderStep(model.decoder, {LINEAGE: self.plain})
+        self.tokens = torch.randint(4, 30, (rows.numel(), 40), generator=torch.Generator().manual_seed(0))
+        self.length = 0
+
+    def take(self):
+        """One more step; returns the features of both, and compares their attention."""
+        self.length += 1
+        tokens = self.tokens[:, : self.length]
+        (features, attention), (expected, other) = (
+            step(tokens, self.source) for step in (self.recorded, self.straight)
+        )
+        assert_close(attention.nan_to_num(-1), other.nan_to_num(-1))
+        return features.clone(), expected
+
+    def reorder(self, order):
+        order = torch.tensor(order)
+        self.source = self.model.encoder.reorder_encoder_out(self.source, order)
+        self.tokens = self.tokens[order]
+        for step, past in ((self.recorded, self.past), (self.straight, self.plain)):
+            self.model.decoder.reorder_incremental_state_scripting(step.state, order)
+            past.reorder(order)
+
+
+@pytest.fixture
+def model():
+    return enable_el_attention(build_model("transformer", WORDS))
+
+
+def test_a_recording_is_made_once_where_nothing_changes(model, recordings):
+    steps = Steps(model, next_token.recorder(None))
+    for length in range(1, 10):
+        assert_close(*steps.take())
+        # A step without a recording comes first, after each change: the past has room for five at a time.
+        assert len(recordings) == (length > 1) + (length > 6)
+        steps.reorder([1, 0, 2, 2, 5, 4])
+
+
+def test_sentences_leave(model, recordings):
+    steps = Steps(model, next_token.recorder(None))
+    for order in ([0, 0, 2, 3, 4, 5], [1, 0, 3, 2, 5, 5], [5, 4], [1, 1], [0, 1]):
+        assert_close(*steps.take())
+        steps.reorder(order)
+    assert_close(*steps.take())
+    assert len(recordings) == 2
+
+
+def test_attention_of_earlier_steps_is_kept(model, recordings):
+    steps = Steps(model, next_token.recorder(None))
+    seen = []
+    for _ in range(4):
+        _, attention = steps.recorded(steps.tokens[:, : len(seen) + 1], steps.source)
+        seen.append((attention, attention.clone()))
+        steps.reorder([0, 1, 2, 3, 4, 5])
+    assert all(torch.equal(kept, then) for kept, then in seen)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_lost_beam_is_lost_alone(bad, model, recordings):
+    """What is no number reaches no beam but the one it came from, whose score is lost with it."""
+    steps = Steps(model, next_token.recorder(None))
+    model.decoder.embed_tokens.weight[7] = bad
+    steps.tokens[steps.tokens == 7] = 8
+    steps.tokens[2, 3] = 7
+    lost = torch.zeros(6, dtype=torch.bool)
+    for order in (
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 2, 3, 5, 5],
+        [1, 0, 2, 3, 4, 5],
+        [0, 1, 2, 3, 4, 5],
+        [0, 0, 3, 2, 4, 5],
+        [0, 1, 2, 3, 5, 4],
+    ):
+        new = steps.tokens[:, steps.length] == 7
+        lost |= new
+        features, expected = steps.take()
+        assert not features[new].isfinite().any() and features[~lost].isfinite().all()
+        assert_close(features[~lost], expected[~lost])
+        steps.reorder(order)
+        lost = lost[torch.tensor(order)]
+    assert lost.sum() == 1 and len(recordings) == 1
+
+
+def test_what_was_not_written_is_not_read(model, recordings):
+    steps = Steps(model, next_token.recorder(None))
+    for _ in range(3):
+        assert_close(*steps.take())
+        steps.reorder([0, 1, 2, 3, 4, 5])
+    for state in steps.past.states:
+        state.cache.filled.narrow(-2, 3 * BEAMS, 2 * BEAMS).fill_(1e6)
+    assert_close(*steps.take())
+
+
+def test_a_recording_that_fails_costs_a_warning(model, caplog, monkeypatch):
+    def refuse(run):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    steps = Steps(model, refuse)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(4):
+            assert_close(*steps.take())
+            steps.reorder([0, 1, 2, 3, 4, 5])
+    (warning,) = caplog.records
+    assert warning.getMessage() == (
+        "decoder steps of TransformerDecoderBase are not recorded as a CUDA graph: RuntimeError: CUDA error: operation "
+        "not permitted when stream is capturing"
+    )
+
+
+def test_a_recording_that_differs_is_not_used(model, caplog):
+    def wrong(run):
+        replay, (features, attention) = record(run)
+        return (lambda: (replay(), features.mul_(1.1))), (features, attention)
+
+    steps = Steps(model, wrong)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(4):
+            assert_close(*steps.take())
+            steps.reorder([0, 1, 2, 3, 4, 5])
+    assert len(caplog.records) == 1 and "its features are off by" in caplog.text
+
+
+def test_out_of_memory_is_no_verdict(model):
+    def full(run):
+        raise torch.OutOfMemoryError
+
+    steps = Steps(model, full)
+    steps.take()
+    with pytest.raises(torch.OutOfMemoryError):
+        steps.take()
+    assert model.decoder not in verdicts
+
+
+@pytest.mark.parametrize("waits", [lambda x: bool(x.any()), lambda x: x[x > 0], lambda x: x.nonzero()])
+def test_the_imitation_refuses_what_a_graph_cannot_hold(waits):
+    with pytest.raises(WaitsForAValueError):
+        record(lambda: waits(torch.ones(3)))
+
+
+def test_nothing_is_recorded_on_a_cpu():
+    assert recorded_step.recorder(torch.device("cpu")) is None
+    model = enable_el_attention(build_model("transformer", WORDS).float())
+    generator = ELSequenceGenerator([model], WORDS, beam_size=2, max_len_b=6)
+    generator.generate([model], batch(WORDS, [5, 3]))
+    assert model.decoder not in verdicts
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_cuda_graphs(dtype):
+    from fairseq.sequence_generator import SequenceGenerator
+
+    model = build_model("transformer", WORDS).to(dtype).cuda()
+    sample, options = batch(WORDS, [9, 4, 7, 2], device="cuda"), {"beam_size": 4, "max_len_b": 150, "min_len": 100}
+    expected = SequenceGenerator([model], WORDS, **options).cuda().generate([model], sample)
+    enable_el_attention(model)
+    generator = ELSequenceGenerator([model], WORDS, **options).cuda()
+    for _ in range(2):
+        actual = generator.generate([model], sample)
+        for ours, stocks in zip(actual, expected):
+            assert_close(ours[0]["score"], stocks[0]["score"].cpu().to(ours[0]["score"]), 2e-2)
+    assert verdicts[model.decoder]

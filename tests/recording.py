@@ -1,0 +1,54 @@
+"""CUDA graphs, imitated on a CPU: what was computed once is computed again, on the same tensors, without Python.
+
+A recording holds the operators that PyTorch carried out, with the very tensors that they read and wrote. Like a graph,
+it knows nothing of what Python did meanwhile, and no operator in it may wait for a value.
+"""
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "item", "masked_select", "_unique2"}
+
+
+class WaitsForAValueError(RuntimeError):
+    """What the driver says of an operator that a graph cannot hold."""
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in WAITS or any(torch.is_tensor(x) and x.dtype == torch.bool for x in _indices(name, args)):
+            raise WaitsForAValueError(f"operation not permitted when stream is capturing: {name}")
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, result))
+        return result
+
+    def replay(self):
+        for func, args, kwargs, result in self.calls:
+            owned = {x.untyped_storage().data_ptr() for x in tree_leaves((args, kwargs)) if torch.is_tensor(x)}
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(result), tree_leaves(again)):
+                # Views and what is written in place are there already; anything else goes to where it was recorded.
+                if torch.is_tensor(old) and old.untyped_storage().data_ptr() not in owned:
+                    old.copy_(new)
+
+
+def _indices(name, args):
+    return tree_leaves(args[1]) if name in ("index", "index_put_", "index_put") else []
+
+
+def record(run):
+    """As ``el_fairseq.generation.recorded_step.record``: but as the recording itself computes nothing there, whatever
+    it wrote here is spoilt afterwards."""
+    recorder = _Recorder()
+    with recorder:
+        result = run()
+    for out in tree_leaves(result):
+        if torch.is_tensor(out):
+            out.fill_(float("nan"))
+    return recorder.replay, result
