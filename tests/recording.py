@@ -21,9 +21,8 @@ class _Recorder(TorchDispatchMode):
         self.calls = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name in WAITS or any(torch.is_tensor(x) and x.dtype == torch.bool for x in _indices(name, args)):
-            raise WaitsForAValueError(f"operation not permitted when stream is capturing: {name}")
+        if _waits(func, args):
+            raise WaitsForAValueError(f"operation not permitted when stream is capturing: {func}")
         result = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, result))
         return result
@@ -38,8 +37,11 @@ class _Recorder(TorchDispatchMode):
                     old.copy_(new)
 
 
-def _indices(name, args):
-    return tree_leaves(args[1]) if name in ("index", "index_put_", "index_put") else []
+def _waits(func, args):
+    """Whether an operator needs a value, or a shape that depends on values, before Python goes on."""
+    name = func.overloadpacket.__name__
+    indices = tree_leaves(args[1]) if name in ("index", "index_put_", "index_put") else []
+    return name in WAITS or any(torch.is_tensor(x) and x.dtype == torch.bool for x in indices)
 
 
 def record(run):
@@ -52,3 +54,15 @@ def record(run):
         if torch.is_tensor(out):
             out.fill_(float("nan"))
     return recorder.replay, result
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operators that would wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += _waits(func, args)
+        return func(*args, **(kwargs or {}))

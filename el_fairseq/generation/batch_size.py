@@ -34,6 +34,7 @@ from el_fairseq.generation.memory import MIB, StockDecoder
 from el_fairseq.generation.plan import PLANS
 from el_fairseq.generation.prompt import CHUNK
 from el_fairseq.modules.convert import layers_of, why_foreign
+from el_fairseq.modules.fixed_lineage import ROOM
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended
 from el_fairseq.modules.packed_linear import packed_bytes
 from el_fairseq.modules.state import BLOCK
@@ -140,7 +141,7 @@ class Need:
     def _kept_of_target(self, model, steps):
         widths = [layer.self_attn.embed_dim for layer in layers_of(model.decoder)]
         vectors = 1 if self.layout == HIDDEN else 2
-        capacity = steps + BLOCK
+        capacity = steps + (BLOCK if next(model.parameters()).device.type == "cpu" else ROOM)
         return vectors * self.search.beam * capacity * (sum(widths) + widths[0]) * self.item  # one layer is moved
 
     def _step(self, model, source, steps):

@@ -9,6 +9,7 @@ import torch
 from fairseq.search import BeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 
+from el_fairseq.generation.departures import Departures
 from el_fairseq.generation.encode import encode
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
@@ -88,8 +89,8 @@ class ELSequenceGenerator(SequenceGenerator):
         prompts = self._read_prompts(live, states, max_len, next_token)
         if prompts is None:
             self._share_past(states, bsz, next_token)
-        # What is recorded is for a number of rows: sentences that have ended stay until half of them have.
-        stay = 0.5 if any(isinstance(state.get(LINEAGE), FixedLineage) for state in states) else 0
+        recorded = any(isinstance(state.get(LINEAGE), FixedLineage) for state in states)
+        departures = Departures(ahead=recorded)
         for step in range(live.length, max_len + 1):  # one more for end-of-sentence
             tokens = live.tokens[:, : step + 1]
             if prompts is not None:
@@ -99,21 +100,22 @@ class ELSequenceGenerator(SequenceGenerator):
             meter.observe(encoder_outs, states, rows=lprobs.size(0), steps=step + 1)
             if attention is not None:
                 trace.weights.append(attention)
-            finished = finished or FinishedHypotheses(bsz, self.beam_size, max_len, self.eos, like=lprobs)
+            finished = finished or FinishedHypotheses(bsz, self.beam_size, max_len, self.eos, lprobs, not recorded)
             lprobs = self._constrain(step, max_len, lprobs, live)
             candidates = self._search(step, lprobs, live)
             ended = self._finish(step, max_len, candidates, live, finished)
-            count = int(ended.sum())
-            if step == max_len or count == live.bsz:
+            all_ended, leave = departures.due(ended)
+            if step == max_len or all_ended:
                 break
-            order, sentence_left = live.advance(step, candidates, ended if count > stay * live.bsz else None)
+            order = live.advance(step, candidates, ended if leave else None)
             trace.parents.append(order)
             if prompts is not None:
-                prompts.reorder(order, sentence_left)
+                prompts.reorder(order, leave)
             else:
-                self._reorder(states, order, sentence_left)
-            if sentence_left:
+                self._reorder(states, order, leave)
+            if leave:
                 encoder_outs = self.model.reorder_encoder_out(encoder_outs, order)
+        finished.drop_rest()
         without = int((finished.count == 0).sum())
         if without > 0:
             message = "no hypothesis could end within --max-len-a/b (%d tokens) for %d of %d sentences: theirs is empty"
@@ -296,9 +298,9 @@ class _LiveBeams:
         return beams + torch.arange(self.bsz, device=beams.device).unsqueeze(1) * self.beam_size
 
     def advance(self, step, candidates, ended):
-        """Drop the sentences in ``ended [b]``, if any, and continue with the best M candidates that go on of each.
+        """Drop the sentences in ``ended [b]``, if given, and continue with the best M candidates that go on of each.
 
-        Returns the row that each row continues, ``[b'·M]`` in the numbering before, and whether a sentence left.
+        Returns the row that each row continues, ``[b'·M]`` in the numbering before.
         """
         scores, tokens, beams = candidates
         rows, ends = self.row_of(beams), self.ends
@@ -316,7 +318,7 @@ class _LiveBeams:
         self.tokens[:, step + 1] = tokens.gather(1, chosen).view(-1)
         self.scores[:, step] = scores.gather(1, chosen).view(-1)
         self.search.update_constraints(chosen)
-        return order, ended is not None
+        return order
 
     def _keep(self, kept):
         self.search.prune_sentences(kept)

@@ -10,12 +10,13 @@ class FinishedHypotheses:
 
     Args:
         sentences: B. beams: M. max_len: longest hypothesis without end-of-sentence. eos: the end-of-sentence token.
-        like: a float tensor on the device.
+        like: a float tensor on the device. waits: whether to find out at each step what has ended, so that only that is
+        stored; else everything is, mostly where nobody looks, and the device is never waited for.
     """
 
-    def __init__(self, sentences, beams, max_len, eos, like):
-        self.sentences, self.beams, self.eos = sentences, beams, eos
-        shape = (sentences, beams)
+    def __init__(self, sentences, beams, max_len, eos, like, waits=True):
+        self.sentences, self.beams, self.eos, self.waits = sentences, beams, eos, waits
+        shape = (sentences, beams + (not waits))  # the last one for what is not to be stored
         self.tokens = torch.zeros(*shape, max_len + 1, dtype=torch.long, device=like.device)
         self.positional = like.new_zeros(*shape, max_len + 1)
         self.scores = like.new_full(shape, float("-inf"))
@@ -32,22 +33,28 @@ class FinishedHypotheses:
             row_of: ``[b, M]`` the row each candidate continues. tokens: ``[b·M, >step]``, begin-of-sentence first.
             cumulative: ``[b·M, >step]`` log-probabilities, summed up. scores: ``(candidates, sentence-level) [b, M]``.
         """
-        if not bool(ended.any()):
+        if self.waits and not bool(ended.any()):
             return
         candidate_scores, sentence_scores = scores
         slot = self.count[ids].unsqueeze(1) + ended.cumsum(dim=1) - 1
-        sentence, candidate = (ended & (slot < self.beams)).nonzero(as_tuple=True)
-        place = (ids[sentence], slot[sentence, candidate])
-        rows = row_of[sentence, candidate]
+        stored = ended & (slot < self.beams)
+        chosen = stored.nonzero(as_tuple=True) if self.waits else _all_places(stored)
+        sentence = ids[chosen[0]]
+        place, rows = (sentence, slot.masked_fill(~stored, self.beams)[chosen]), row_of[chosen]
         positional = cumulative[rows, : step + 1]
-        positional[:, step] = candidate_scores[sentence, candidate]
+        positional[:, step] = candidate_scores[chosen]
         positional[:, 1:] = positional[:, 1:] - positional[:, :-1]
         self.positional[(*place, slice(0, step + 1))] = positional.to(self.positional)
         self.tokens[(*place, slice(0, step))] = tokens[rows, 1 : step + 1]
         self.tokens[(*place, step)] = self.eos
-        self.scores[place] = sentence_scores[sentence, candidate].to(self.scores)
+        self.scores[place] = sentence_scores[chosen].to(self.scores)
         self.steps[place], self.rows[place] = step, rows
-        self.count.index_add_(0, ids[sentence], torch.ones_like(sentence))
+        self.count.index_add_(0, sentence, stored[chosen].long())
+
+    def drop_rest(self):
+        """Give up what was not to be stored, once the last step is over."""
+        for name in ("tokens", "positional", "scores", "steps", "rows"):
+            setattr(self, name, getattr(self, name)[:, : self.beams].contiguous())
 
     def to_lists(self, attention):
         """For each sentence its hypotheses, best first, as fairseq's dictionaries of CPU tensors.
@@ -80,6 +87,13 @@ class FinishedHypotheses:
         }
         hypotheses = (dict(zip(columns, values)) for values in zip(*columns.values()))
         return [list(islice(hypotheses, number)) for number in count.tolist()]
+
+
+def _all_places(x):
+    """What ``x.nonzero(as_tuple=True)`` would be of ``x [b, n]`` without zeros."""
+    b, n = x.shape
+    places = torch.arange(b * n, device=x.device)
+    return places // n, places % n
 
 
 class AttentionTrace:

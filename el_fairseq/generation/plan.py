@@ -6,10 +6,10 @@ For each element of the hidden states ``[S, D]`` of a sentence, a step of M beam
     hidden      reads 2w bytes, 4·M·H operations; cross-attention also 4·M·D/S to expand queries and outputs
     projected   reads 2w bytes, 4·M operations;   cross-attention also 4·D a sentence, for the source's projections
 
-Operations count by how many the device does while it reads a byte. Self-attention has no more than that: on a GPU each
-row reads its own past (M = 1), and expands or projects as much in either layout. That is what is reckoned for a GPU. On
-a CPU products of a few rows are far from its full speed, and keys and values were faster in all that was measured but
-self-attention of small models (``docs/performance.md``).
+Operations count by how many the device does while it reads a byte. Self-attention has no more than that: it expands or
+projects as much in either layout, and M beams read one past, or each its own (M = 1). That is what is reckoned for a
+GPU. On a CPU products of a few rows are far from its full speed, and keys and values were faster in all that was
+measured but self-attention of small models (``docs/performance.md``).
 """
 
 import functools

@@ -5,7 +5,7 @@ from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended, hidden_everywhere
-from el_fairseq.modules.lineage import new_state, own_mask
+from el_fairseq.modules.lineage import LINEAGE, new_state, own_mask
 from el_fairseq.modules.packed_linear import ROWS, PackedLinear
 from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState
@@ -176,7 +176,8 @@ class ELMultiheadAttention(MultiheadAttention):
         """What this self-attention keeps; nothing before its first inputs, ``query [T, N, E]``."""
         state = self.get_incremental_state(incremental_state, STATE)
         if state is None:
-            row_dim = self._row_dim(Attended("self", query, 1, self.num_heads))
+            beams = incremental_state[LINEAGE].beams if LINEAGE in incremental_state else 1
+            row_dim = self._row_dim(Attended("self", query, beams, self.num_heads))
             state = new_state(incremental_state, row_dim)
             self.set_incremental_state(incremental_state, STATE, state)
         return state

@@ -5,6 +5,8 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 from helpers import batch, build_model, dictionary
 
+from el_fairseq import enable_el_attention
+from el_fairseq.generation import ELSequenceGenerator, recorded_step
 from el_fairseq.generation.lossless import LosslessCheck
 
 WORDS = dictionary(60)
@@ -41,3 +43,19 @@ def test_lossless(arch, mode, dtype, verdicts):
         assert check.result.positional_drift < 1e-3
     else:
         assert verdicts and all(verdicts.values())
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+@torch.no_grad()
+def test_steps_are_recorded(mode, caplog):
+    """Over more steps than a past has room for, with sentences that leave, in a second batch too."""
+    model = build_model("transformer", WORDS, seed=1, gain=1.5, dtype=torch.float32, **WIDE).cuda()
+    options = {"beam_size": 4, "max_len_a": 3, "max_len_b": 100}
+    samples = [batch(WORDS, lengths, seed=len(lengths), device="cuda") for lengths in ([30, 12, 9, 2, 17], [5, 21])]
+    expected = [SequenceGenerator([model], WORDS, **options).cuda().generate([model], sample) for sample in samples]
+    enable_el_attention(model, mode)
+    generator = ELSequenceGenerator([model], WORDS, **options).cuda()
+    for sample, stocks in zip(samples, expected):
+        ours = generator.generate([model], sample)
+        assert [hypos[0]["tokens"].tolist() for hypos in ours] == [hypos[0]["tokens"].tolist() for hypos in stocks]
+    assert recorded_step.verdicts[model.decoder], caplog.text
