@@ -1,5 +1,7 @@
 """Stock and the plugin's modes over one model and the same batches: decode, and account for every difference."""
 
+from contextlib import contextmanager, nullcontext
+
 from bench_memory import is_out_of_memory, release
 from benchmarking import seconds
 from fairseq import utils
@@ -8,10 +10,11 @@ from fairseq.sequence_generator import SequenceGenerator
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.lossless import Comparison, in_float64, tokens_of
+from el_fairseq.generation.plan import cheapest
+from el_fairseq.generation.recorded_step import verdicts
 from el_fairseq.modules.convert import use_el_attention
 from el_fairseq.modules.layout import HIDDEN, PROJECTED
 from el_fairseq.modules.ngram_block import NGramBlock
-from el_fairseq.modules.packed_linear import PackedLinear
 
 
 def projected_everywhere(attended):
@@ -24,7 +27,7 @@ def hidden_past(attended):
     return HIDDEN if attended.kind == "self" else PROJECTED
 
 
-PLANS = {"shared": projected_everywhere, "mixed": hidden_past}
+PLANS = {"shared": projected_everywhere, "mixed": hidden_past, "unrecorded": cheapest}
 
 
 def turn(model, mode):
@@ -38,15 +41,32 @@ def turn(model, mode):
         use_el_attention(model, PLANS[mode])
     else:
         enable_el_attention(model, mode)
-    for module in model.modules():
-        if isinstance(module, PackedLinear):
-            module.pack()  # once for all that follows: a part of loading a model
+
+
+@contextmanager
+def unrecorded(decoder):
+    """Every step of ``decoder`` kernel by kernel, as where a recording has failed."""
+    before = verdicts.get(decoder)
+    verdicts[decoder] = False
+    try:
+        yield
+    finally:
+        if before is None:
+            del verdicts[decoder]
+        else:
+            verdicts[decoder] = before
+
+
+def part_of(sample, sentences):
+    """The slice ``sentences`` of a batch."""
+    return utils.apply_to_sample(lambda x: x[sentences], sample)
 
 
 class Contest:
     """Decodes the batches ``samples`` with ``model`` in one mode or another.
 
-    Modes: ``stock``; a value of ``--el-attention``; those of ``PLANS``, on any device.
+    Modes: ``stock``; a value of ``--el-attention``; those of ``PLANS``, on any device, of which ``unrecorded`` is
+    ``auto`` without CUDA graphs.
     Where n-grams are blocked, stock blocks by the plugin's code: its own blocks nothing without its CUDA extension.
     """
 
@@ -57,12 +77,15 @@ class Contest:
     def decode(self, mode):
         """``(hypotheses, seconds)``: those of each sentence as fairseq returns them; encoder, search, finalisation."""
         turn(self.model, mode)
-        hypotheses, took, state = [], 0.0, (0, 0)
-        for sample in self.samples:
-            generator = self._generator(mode)
-            took += seconds(lambda g=generator, s=sample: hypotheses.extend(self._step(g, s)), self.device)
-            if mode != "stock":
-                state = max(state, generator.meter.peak)
+        with unrecorded(self.model.decoder) if mode == "unrecorded" else nullcontext():
+            # One sentence first: what is made of the weights belongs to loading a model.
+            self._step(self._generator(mode), part_of(self.samples[0], slice(1)))
+            hypotheses, took, state = [], 0.0, (0, 0)
+            for sample in self.samples:
+                generator = self._generator(mode)
+                took += seconds(lambda g=generator, s=sample: hypotheses.extend(self._step(g, s)), self.device)
+                if mode != "stock":
+                    state = max(state, generator.meter.peak)
         self.states[mode] = state
         return hypotheses, took
 
@@ -106,5 +129,5 @@ class Contest:
                 raise
         release(self.device)
         half = len(sample["id"]) // 2
-        parts = [utils.apply_to_sample(lambda x, s=s: x[s], sample) for s in (slice(half), slice(half, None))]
+        parts = [part_of(sample, sentences) for sentences in (slice(half), slice(half, None))]
         return [hypotheses for part in parts for hypotheses in self._halving(mode, part)]

@@ -10,7 +10,8 @@ Runs what needs a GPU, in under 9 minutes and without internet, and writes to DI
 
     tests       the tests that use a GPU, all but the fuzz
     attention   one step of cross-attention, and the kernel alone, against the floor   attention.jsonl
-    bart        BART-large, sources of 1,024 tokens, 140 new ones, batches 1 and 32    bart.jsonl
+    bart        BART-large, sources of 1,024 tokens, 140 new ones, batches 1 and 32,
+                with and without CUDA graphs                                           bart.jsonl
     gpt2        GPT-2 medium, prompts of 512 tokens                                    gpt2.jsonl
     base        Transformer base, short sentences                                      base.jsonl
     memory      what a decoder keeps of the source                                     memory.jsonl
@@ -85,14 +86,14 @@ on_gpu() {
     stage tests 85 "$PYTHON" -m pytest -m cuda -k 'not fuzz' -n 4 -p no:cacheprovider \
         tests/cuda tests/ops tests/modules tests/generation
     bench attention 50 bench_attention.py attention.jsonl --batch 1,8,64 --dim 768,1024 --dtype float16
-    bench bart 100 bench_decode.py bart.jsonl "${bart[@]}" --batch 1,32 --rounds 3
+    bench bart 110 bench_decode.py bart.jsonl "${bart[@]}" --modes auto,unrecorded --batch 1,32 --rounds 3
     bench gpt2 45 bench_decode.py gpt2.jsonl --arch gpt2_medium --source 512 --shortest 512 --tokens 64 --fp16 \
         --modes auto --batch 1,32 --rounds 3
     bench base 40 bench_decode.py base.jsonl --arch base --source 40 --tokens 40 --fp16 --modes auto --batch 1,64,512 \
         --rounds 3
     bench memory 35 bench_state.py memory.jsonl --batch 32,320 --source 256,1024
-    bench largest 75 bench_decode.py large.jsonl "${bart[@]}" --batch 128,320 --rounds 1
-    bench budget 75 bench_decode.py large.jsonl "${bart[@]}" --batch 16,64,128 --rounds 1 --memory-budget 16
+    bench largest 70 bench_decode.py large.jsonl "${bart[@]}" --batch 128,320 --rounds 1
+    bench budget 70 bench_decode.py large.jsonl "${bart[@]}" --batch 16,64,128 --rounds 1 --memory-budget 16
 }
 
 on_cpu() { # without haste: the machine may be a slow one

@@ -8,7 +8,9 @@ import bench_models
 import pytest
 import torch
 from commands import train
+from recording import record
 
+from el_fairseq.generation import next_token
 from el_fairseq.modules import el_attention
 
 TINY = "--arch transformer_tiny --batch 2 --source 20 --tokens 6 --rounds 1 --cpu"
@@ -58,6 +60,15 @@ def test_a_row_for_each_combination(bench):
     assert [(row["arch"], row["search"], row["beam"]) for row in rows] == expected
     assert {found for row in rows for found in row["lossless"].values()} == {"3 of 3 identical, 0 ties"}
     assert all(set(row["speedup"]) == {"shared", "mixed"} for row in rows)
+
+
+def test_unrecorded_steps_are_recorded_again_afterwards(bench, monkeypatch):
+    recorded = []
+    monkeypatch.setattr(next_token, "recorder", lambda device: lambda run: recorded.append(1) or record(run))
+    (row,) = bench(TINY, "--modes unrecorded")
+    assert not recorded
+    (row, *_) = bench(TINY, "--modes unrecorded,auto")[1:]
+    assert recorded and set(row["lossless"].values()) == {"2 of 2 identical, 0 ties"}
 
 
 def test_bart_is_stock_again_for_one_beam_after_four(bench):
