@@ -5,7 +5,7 @@ from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq.sequence_generator import EnsembleModel
 
 from el_fairseq.modules.convert import draws_dropout, is_stocks, layers_of
-from el_fairseq.modules.encoder_attention import EncoderAttention
+from el_fairseq.modules.packed_attention import PackedAttention
 from el_fairseq.modules.packed_linear import ROWS, PackedLinear
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
@@ -44,7 +44,7 @@ def is_by_sentence(model, net_input):
 def _is_converted(layer):
     return (
         is_stocks(layer, "forward", TransformerEncoderLayerBase)
-        and isinstance(layer.self_attn, (EncoderAttention, SharedKVAttention))
+        and isinstance(layer.self_attn, (PackedAttention, SharedKVAttention))
         and type(layer.fc1) is PackedLinear
     )
 

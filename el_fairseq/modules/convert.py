@@ -9,8 +9,8 @@ from torch import nn
 
 from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
-from el_fairseq.modules.encoder_attention import EncoderAttention, has_plain_projections
 from el_fairseq.modules.layout import hidden_everywhere
+from el_fairseq.modules.packed_attention import PackedAttention, has_plain_projections
 from el_fairseq.modules.packed_linear import COPIES, PackedLinear
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
@@ -52,7 +52,7 @@ def use_el_attention(model, plan=hidden_everywhere):
     _exchange_all(model, nn.Linear, PackedLinear)
     for parent, name in _children(getattr(model, "encoder", None)):
         if has_plain_projections(getattr(parent, name)):
-            _exchange(parent, name, MultiheadAttention, EncoderAttention)
+            _exchange(parent, name, MultiheadAttention, PackedAttention)
     if crosses:
         (unshare_beams if keep_cross else share_beams)(model.encoder)
     return list(dict.fromkeys(reasons))
@@ -65,7 +65,7 @@ def use_stock_attention(model):
         return
     for parent, name, _ in _attentions(decoder):
         _exchange(parent, name, ELMultiheadAttention, MultiheadAttention)
-    _exchange_all(model, EncoderAttention, MultiheadAttention)
+    _exchange_all(model, PackedAttention, MultiheadAttention)
     _exchange_all(model, PackedLinear, nn.Linear)
     cross = [attention for _, _, attention in _attentions(decoder) if attention.encoder_decoder_attention]
     if cross and not all(isinstance(attention, SharedKVAttention) for attention in cross):

@@ -6,6 +6,7 @@ from torch import nn
 
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended, hidden_everywhere
 from el_fairseq.modules.lineage import LINEAGE, new_state, own_mask
+from el_fairseq.modules.packed_attention import PackedAttention
 from el_fairseq.modules.packed_linear import ROWS, PackedLinear
 from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState
@@ -36,7 +37,7 @@ def why_not(attention):
     return None
 
 
-class ELMultiheadAttention(MultiheadAttention):
+class ELMultiheadAttention(PackedAttention):
     """fairseq's ``MultiheadAttention`` with EL-attention (arXiv 2105.04779) for incremental decoding.
 
     Parameters, initialisation, ``state_dict`` and everything without ``incremental_state`` are stock's. While decoding,

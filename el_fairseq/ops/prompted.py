@@ -2,6 +2,8 @@
 
 import torch
 
+from el_fairseq.ops.shared_kv import scores_of
+
 
 def prompted_attention(query, prompt, own, paddings=(None, None), *, softmax_dtype=torch.float32, dropout=None):
     """One softmax over the keys of the prompt and of the row: as if the prompt's were repeated for each of its M rows.
@@ -21,8 +23,8 @@ def prompted_attention(query, prompt, own, paddings=(None, None), *, softmax_dty
     b, k, p, _ = prompt[0].shape
     rows = query.reshape(n * k, -1, c)  # [N, H, T, C] -> [N·K, H/K·T, C]
     shared = _by_prompt(query.reshape(n, k, -1, c), b)  # -> [B·K, M·H/K·T, C]
-    scores_prompt = torch.bmm(shared, prompt[0].reshape(b * k, p, c).transpose(1, 2))  # -> [B·K, M·H/K·T, P]
-    scores_own = torch.bmm(rows, own[0].reshape(n * k, -1, c).transpose(1, 2))  # -> [N·K, H/K·T, t]
+    scores_prompt = scores_of(shared, prompt[0].reshape(b * k, p, c))  # -> [B·K, M·H/K·T, P]
+    scores_own = scores_of(rows, own[0].reshape(n * k, -1, c))  # -> [N·K, H/K·T, t]
     scores_prompt, scores_own = _by_row(scores_prompt, n, k).view(n, h, t, p), scores_own.view(n, h, t, -1)
     prompt_padding, own_padding = paddings
     if prompt_padding is not None:

@@ -21,7 +21,7 @@ def shared_kv_attention(query, key, value, mask=None, *, softmax_dtype=torch.flo
         ``output [B, R, C']``; ``weights [B, R, S]`` before dropout, in ``softmax_dtype``; and ``mass [B, R]``, what the
         weights of a row sum to after dropout (None without dropout, where it is 1).
     """
-    scores = _scores(query, key)
+    scores = scores_of(query, key)
     if mask is not None:
         mask = mask[:, None, None] if mask.dim() == 2 else mask.unsqueeze(1)  # -> [B', 1, 1 or R, S]
         grouped = scores.view(mask.size(0), -1, *scores.shape[1:])  # [B, R, S] -> [B', B / B', R, S]
@@ -36,7 +36,7 @@ def shared_kv_attention(query, key, value, mask=None, *, softmax_dtype=torch.flo
     return torch.bmm(kept, value), weights, mass
 
 
-def _scores(query, key):
+def scores_of(query, key):
     """``[B, R, C] · [B, S, C]ᵀ -> [B, R, S]``."""
     if query.device.type == "cpu" and query.size(1) <= FEW:  # half the time of the product the other way round
         return torch.bmm(key, query.transpose(1, 2)).transpose(1, 2).contiguous()

@@ -6,16 +6,18 @@ from fairseq.modules import MultiheadAttention
 from helpers import build_model, dictionary
 from torch import nn
 
-from el_fairseq.modules import encoder_attention as module
+from el_fairseq.modules import packed_attention as module
 from el_fairseq.modules.convert import use_el_attention, use_stock_attention
-from el_fairseq.modules.encoder_attention import EncoderAttention, has_plain_projections
+from el_fairseq.modules.packed_attention import PackedAttention, has_plain_projections
 from el_fairseq.modules.packed_linear import PackedLinear
 
 
 def pair(**options):
     torch.manual_seed(0)
     stock = MultiheadAttention(12, 3, self_attention=True, **options).eval()
-    ours = EncoderAttention(12, 3, self_attention=True, **options).eval()
+    ours = PackedAttention(12, 3, self_attention=True, **options).eval()
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        setattr(ours, name, PackedLinear(12, 12).eval())
     ours.load_state_dict(stock.state_dict())
     return stock, ours
 
@@ -28,15 +30,21 @@ def fused(monkeypatch):
     return calls
 
 
+@pytest.mark.parametrize("future", [False, True], ids=["all", "past"])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @torch.no_grad()
-def test_is_stocks(dtype, padded, fused):
+def test_is_stocks(dtype, padded, future, fused):
     stock, ours = (attention.to(dtype) for attention in pair(dropout=0.1))
     x = torch.randn(7, 3, 12, dtype=dtype)
     padding = torch.zeros(3, 7, dtype=torch.bool)
-    padding[0, 5:] = padding[2, :2] = True
-    expected, actual = (a(x, x, x, padding if padded else None, need_weights=False) for a in (stock, ours))
+    padding[0, 5:] = padding[2, 4:] = True
+    padding[1, :2] = not future  # else the first token would see nothing
+    options = {
+        "need_weights": False,
+        "attn_mask": torch.full((7, 7), -torch.inf, dtype=dtype).triu(1) if future else None,
+    }
+    expected, actual = (a(x, x, x, padding if padded else None, **options) for a in (stock, ours))
     tolerance = 1e-12 if dtype is torch.float64 else 1e-5
     torch.testing.assert_close(actual[0], expected[0], atol=tolerance, rtol=tolerance)
     assert actual[1] is expected[1] is None and len(fused) == 1
@@ -44,8 +52,8 @@ def test_is_stocks(dtype, padded, fused):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"need_weights": True}, {"need_head_weights": True}, {"attn_mask": torch.zeros(7, 7).fill_diagonal_(-1e8)}],
-    ids=["weights by default", "weights", "head weights", "mask"],
+    [{}, {"need_weights": True}, {"need_head_weights": True}, {"attn_mask": torch.eye(7, dtype=torch.bool)}],
+    ids=["weights by default", "weights", "head weights", "boolean mask"],
 )
 @torch.no_grad()
 def test_is_stock_itself_where_more_is_asked_for(options, fused):
@@ -94,7 +102,7 @@ def test_a_converted_encoder_has_it_and_gives_it_back():
     model = build_model("transformer", dictionary(12))
     keys = list(model.state_dict())
     use_el_attention(model)
-    assert {type(layer.self_attn) for layer in model.encoder.layers} == {EncoderAttention}
+    assert {type(layer.self_attn) for layer in model.encoder.layers} == {PackedAttention}
     assert list(model.state_dict()) == keys
     use_stock_attention(model)
     assert {type(layer.self_attn) for layer in model.encoder.layers} == {MultiheadAttention}
