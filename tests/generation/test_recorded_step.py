@@ -22,6 +22,7 @@ from el_fairseq.modules.lineage import LINEAGE, Lineage
 
 WORDS = dictionary(30)
 BEAMS = 2
+SEEDS = [seed for seed in range(CASES) if random_case(seed).search.kind == "beam"]
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def no_gradients(float64):
         yield
 
 
-@pytest.mark.parametrize("seed", [seed for seed in range(CASES) if random_case(seed).search.kind == "beam"])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_layout_gives_stocks_output(seed, recordings):
     case = random_case(seed)
     model = case.build_model()
@@ -57,7 +58,7 @@ def test_every_layout_gives_stocks_output(seed, recordings):
 
 def test_the_cases_record(recordings):
     counts = []
-    for seed in (seed for seed in range(CASES) if random_case(seed).search.kind == "beam"):
+    for seed in SEEDS:
         case = random_case(seed)
         case.ours([enable_el_attention(case.build_model())])
         counts.append(len(recordings))
