@@ -43,7 +43,7 @@ class NextToken:
             return self.ensemble.forward_decoder(tokens, encoder_outs, states, self.temperature)
         source = encoder_outs[0] if self.ensemble.has_encoder() else None
         features, attention = self._features(tokens, source, states[0])
-        return self._normalize(features), attention
+        return self.normalize(features), attention
 
     def _features(self, tokens, source, state):
         """``[rows, D]`` and attention weights ``[rows, S]`` or None."""
@@ -58,8 +58,8 @@ class NextToken:
         attention = None if extra is None else extra["attn"][0]
         return features[:, -1], None if attention is None else attention[:, -1]
 
-    def _normalize(self, features):
-        """Features ``[rows, D]`` -> log-probabilities ``[rows, V]``, in the buffer."""
+    def normalize(self, features):
+        """Features ``[rows, D]`` of the one model -> log-probabilities ``[rows, V]``, in the buffer."""
         projection = self.ensemble.single_model.decoder.output_projection
         rows, vocabulary = features.size(0), projection.weight.size(0)  # a tied embedding may have grown
         if self.buffer is None or self.buffer.size(0) < rows:

@@ -148,7 +148,7 @@ class Prompts:
     def _score(self, features):
         """Set ``scores [B, P]``, and ``next [B, V]``: what follows each prompt."""
         sentences = torch.arange(self.lengths.numel(), device=self.lengths.device)
-        self.next = self._distributions([x[sentences, self.lengths] for x in features])
+        self.next = self._distributions([x[sentences, self.lengths] for x in features]).clone()
         inside = torch.arange(self.tokens.size(1), device=self.lengths.device) < self.lengths.unsqueeze(1)  # [B, P]
         given, features = self.tokens[inside], [x[:, :-1][inside] for x in features]  # [n], [n, D]
         scores = [self.next.new_empty(0)]
@@ -159,7 +159,9 @@ class Prompts:
         self.scores = self.next.new_zeros(inside.shape).masked_scatter_(inside, torch.cat(scores))
 
     def _distributions(self, features):
-        """Log-probabilities ``[n, V]`` from the features ``[n, D]`` of each model."""
+        """Log-probabilities ``[n, V]`` from the features ``[n, D]`` of each model; they hold until the next ones."""
+        if self.next_token.by_parts:
+            return self.next_token.normalize(features[0])
         lprobs = []
         for model, x in zip(self.next_token.ensemble.models, features):
             logits = model.decoder.output_layer(x.unsqueeze(0)).div_(self.next_token.temperature)
