@@ -11,7 +11,7 @@ from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.lossless import Comparison, in_float64, tokens_of
 from el_fairseq.generation.plan import cheapest
-from el_fairseq.generation.recorded_step import verdicts
+from el_fairseq.generation.recorded_step import verdicts, whereabouts
 from el_fairseq.modules.convert import use_el_attention
 from el_fairseq.modules.layout import HIDDEN, PROJECTED
 from el_fairseq.modules.ngram_block import NGramBlock
@@ -47,7 +47,7 @@ def turn(model, mode):
 def unrecorded(decoder):
     """Every step of ``decoder`` kernel by kernel, as where a recording has failed."""
     before = verdicts.get(decoder)
-    verdicts[decoder] = False
+    verdicts[decoder] = whereabouts(decoder), False
     try:
         yield
     finally:

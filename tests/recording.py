@@ -29,7 +29,8 @@ class _Recorder(TorchDispatchMode):
 
     def replay(self):
         for func, args, kwargs, result in self.calls:
-            owned = {x.untyped_storage().data_ptr() for x in tree_leaves((args, kwargs)) if torch.is_tensor(x)}
+            given = [x for x in tree_leaves((args, kwargs)) if torch.is_tensor(x) and not x.is_mkldnn]
+            owned = {x.untyped_storage().data_ptr() for x in given}
             again = func(*args, **kwargs)
             for old, new in zip(tree_leaves(result), tree_leaves(again)):
                 # Views and what is written in place are there already; anything else goes to where it was recorded.
@@ -45,8 +46,9 @@ def _waits(func, args):
 
 
 def record(run):
-    """As ``el_fairseq.generation.recorded_step.record``: but as the recording itself computes nothing there, whatever
-    it wrote here is spoilt afterwards."""
+    """As ``el_fairseq.generation.recorded_step.record``, where a recording computes nothing: here its result is spoilt
+    afterwards. What it wrote to tensors there were before stays, and no tensor that it reads can be freed too early.
+    """
     recorder = _Recorder()
     with recorder:
         result = run()

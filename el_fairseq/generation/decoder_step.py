@@ -4,28 +4,40 @@ fairseq's decoder finds out at every step, in every layer, what it is: which opt
 its masks are. For a few rows that takes as long as the products themselves. Here it is found out once a batch.
 """
 
+import torch
 from fairseq.models.transformer import TransformerDecoderBase
+from fairseq.modules import FairseqDropout
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 
 from el_fairseq.modules.attention_step import attention_step
-from el_fairseq.modules.convert import draws_dropout, is_stocks, layers_of
+from el_fairseq.modules.convert import KNOWN_DECODERS, draws_dropout, is_stocks, layers_of
 from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.modules.packed_linear import product_of
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
+EXTRACT = ("extract_features", "extract_features_scriptable")
+DROPOUTS = ("dropout_module", "activation_dropout_module")
 EXTRAS = ("c_attn", "attn_ln", "ffn_layernorm", "w_resid")  # of layers, by --scale-heads, --scale-attn and the like
 
 
 def is_straight(decoder):
     """Whether ``DecoderStep`` computes what this converted decoder does: without options it does not know, in
-    evaluation, and with nothing hooked onto it."""
+    evaluation, in the precision of the weights, and with nothing hooked onto it."""
     return (
-        not decoder.training
-        and decoder.quant_noise is None
-        and not draws_dropout(decoder)
+        decoder.quant_noise is None
+        and type(decoder.dropout_module) is FairseqDropout
+        and all(is_stocks(decoder, name, *KNOWN_DECODERS) for name in EXTRACT)
         and all(map(_is_plain, layers_of(decoder)))
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in decoder.modules())
+        and not any(map(_is_meddled_with, decoder.modules()))
+        and not torch.nn.modules.module._has_any_global_hook()
+        and not draws_dropout(decoder)
+        and not torch.is_autocast_enabled(next(decoder.parameters()).device.type)
     )
+
+
+def _is_meddled_with(module):
+    """Whether calling ``module`` does something else than its class does in evaluation."""
+    return module.training or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
 
 
 def _is_plain(layer):
@@ -33,6 +45,7 @@ def _is_plain(layer):
     return (
         all(isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for attention in attentions)
         and all(is_stocks(layer, name, TransformerDecoderLayerBase) for name in ("forward", "residual_connection"))
+        and all(type(getattr(layer, name)) is FairseqDropout for name in DROPOUTS)
         and not any(getattr(layer, name) is not None for name in EXTRAS)
     )
 
@@ -78,11 +91,12 @@ class DecoderStep:
         return x, last.eq(decoder.padding_idx).unsqueeze(1)
 
     def layers(self, x, padding):
-        """From inputs ``[N, D]`` to features and attention; nothing in it waits for a value."""
-        weights = None
-        for _, layer in zip(self.decoder.layers, self.each_layer):  # --decoder-layerdrop draws where one iterates
-            wanted = self.gives_attention and layer is self.each_layer[-1]
-            x, weights = layer(x, padding, self.source, self.source_padding, wanted)
+        """From inputs ``[N, D]`` to features and attention."""
+        weights, last = None, self.decoder.num_layers - 1
+        layers = zip(self.decoder.layers, self.each_layer)  # --decoder-layerdrop draws where one iterates
+        for i, (_, layer) in enumerate(layers):
+            x, found = layer(x, padding, self.source, self.source_padding, self.gives_attention and i == last)
+            weights = found if i == last else weights
         if self.decoder.layer_norm is not None:
             x = self.decoder.layer_norm(x)
         if self.decoder.project_out_dim is not None:

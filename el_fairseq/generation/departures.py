@@ -4,24 +4,26 @@ import torch
 
 
 class Departures:
-    """At once; or half a batch at a time, where decoder steps are recorded for so many rows (``ahead``).
+    """At once; or half a batch at a time, where decoder steps are recorded for so many rows (``delayed``).
 
     Then Python does not wait for the device either: it learns how many have ended a step later, when the device has
     told already. Those that stay find no room for more hypotheses, so nothing comes of what they go on with.
     """
 
-    def __init__(self, ahead):
-        self.ahead = ahead
-        self.told = None  # how many had ended a step before, and when that is known
+    def __init__(self, delayed):
+        self.delayed = delayed
+        self.known = 0  # how many of the batch have ended, as far as is known
+        self.told = None  # what will be known
 
     def due(self, ended):
         """Whether all sentences are done, and whether those in ``ended [b]`` are to leave before the next step."""
         count, sentences = ended.sum(), ended.numel()
-        if self.ahead:
+        if self.delayed:
             before, self.told = self.told, _told(count)
-            if before is None or 2 * before() < sentences:
+            self.known = 0 if before is None else before()
+            if 2 * self.known < sentences:
                 return False, False
-            self.told = None  # it was of a larger batch
+            self.known, self.told = 0, None  # of the larger batch
         count = int(count)
         return count == sentences, count > 0
 
@@ -32,7 +34,7 @@ def _told(number):
     if not number.is_cuda:
         return lambda: int(copy)
     arrived = torch.cuda.Event()
-    arrived.record()
+    arrived.record(torch.cuda.current_stream(number.device))
 
     def read():
         arrived.synchronize()

@@ -89,18 +89,20 @@ class ELSequenceGenerator(SequenceGenerator):
         prompts = self._read_prompts(live, states, max_len, next_token)
         if prompts is None:
             self._share_past(states, bsz, next_token)
-        recorded = any(isinstance(state.get(LINEAGE), FixedLineage) for state in states)
-        departures = Departures(ahead=recorded)
+        # Prefixes go on behind an end of sentence, and stock refuses that of a sentence that should have left.
+        delayed = prefix_tokens is None and any(isinstance(state.get(LINEAGE), FixedLineage) for state in states)
+        departures = Departures(delayed)
         for step in range(live.length, max_len + 1):  # one more for end-of-sentence
             tokens = live.tokens[:, : step + 1]
             if prompts is not None:
                 lprobs, attention = prompts.lprobs(step, tokens), None
             else:
                 lprobs, attention = next_token(tokens, encoder_outs, states)
-            meter.observe(encoder_outs, states, rows=lprobs.size(0), steps=step + 1)
+            going_on = lprobs.size(0) - departures.known * self.beam_size
+            meter.observe(encoder_outs, states, rows=going_on, steps=step + 1)
             if attention is not None:
                 trace.weights.append(attention)
-            finished = finished or FinishedHypotheses(bsz, self.beam_size, max_len, self.eos, lprobs, not recorded)
+            finished = finished or FinishedHypotheses(bsz, self.beam_size, max_len, self.eos, lprobs, not delayed)
             lprobs = self._constrain(step, max_len, lprobs, live)
             candidates = self._search(step, lprobs, live)
             ended = self._finish(step, max_len, candidates, live, finished)

@@ -84,8 +84,9 @@ def is_stocks(module, method, *owners):
 
 
 def draws_dropout(model):
-    """Whether ``model`` draws random numbers while it generates (``--retain-dropout``)."""
-    return any(isinstance(m, FairseqDropout) and m.p > 0 and m.apply_during_inference for m in model.modules())
+    """Whether ``model`` draws random numbers while it generates (``--retain-dropout``, or dropout left in training)."""
+    dropouts = (m for m in model.modules() if isinstance(m, FairseqDropout) and m.p > 0)
+    return any(dropout.training or dropout.apply_during_inference for dropout in dropouts)
 
 
 def why_foreign(decoder):

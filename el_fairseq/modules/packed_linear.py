@@ -18,7 +18,7 @@ def packed_bytes(model):
 
 
 def product_of(linear):
-    """What ``linear`` computes, as a function that looks nothing up: it holds while the weight and the mode stay."""
+    """What ``linear`` computes, as a function that looks nothing up: it holds while parameters and mode stay."""
     packed = linear.pack() if type(linear) is PackedLinear and linear.multiplies_packed() else None
     return linear.forward if packed is None else partial(packed_linear, packed=packed, bias=linear.bias)
 
@@ -30,8 +30,18 @@ def joint_product(linears):
         return None
     if any(biases) != all(biases) or not all(can_pack(linear.weight) for linear in linears):
         return None
-    packed, bias = linears[0].pack_with(*linears[1:])
-    return partial(packed_linear, packed=packed, bias=bias)
+    bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
+    return partial(packed_linear, packed=_joint_copy(linears).made, bias=bias)
+
+
+def _joint_copy(linears):
+    """The ``_Copy`` of the weights of several layers, one below the other. All keep it, so that each can drop it."""
+    weights, copy = [linear.weight for linear in linears], linears[0]._joined  # read once: threads may share layers
+    if copy is None or not copy.is_of(weights) or any(linear._joined is not copy for linear in linears):
+        copy = _Copy(weights, pack(torch.cat(weights)))
+        for linear in linears:
+            linear._joined = copy
+    return copy
 
 
 class PackedLinear(nn.Linear):
@@ -43,7 +53,7 @@ class PackedLinear(nn.Linear):
     """
 
     _packed = None  # a ``_Copy`` of the weight
-    _joined = None  # one of the weights and of the biases of this layer and others
+    _joined = None  # one of the weights of this layer and others
 
     def forward(self, x):
         """``[..., K] -> [..., N]``, as ``nn.Linear``."""
@@ -60,16 +70,6 @@ class PackedLinear(nn.Linear):
         if copy is None or not copy.is_of([weight]):
             copy = self._packed = _Copy([weight], pack(weight)) if can_pack(weight) else None
         return None if copy is None else copy.made
-
-    def pack_with(self, *others):
-        """``(packed weights, biases or None)`` of this layer and of others, one below the other, made as ``pack``."""
-        layers = (self, *others)
-        weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
-        sources, copy = [x for x in weights + biases if x is not None], self._joined
-        if copy is None or not copy.is_of(sources):
-            made = pack(torch.cat(weights)), None if self.bias is None else torch.cat(biases)
-            copy = self._joined = _Copy(sources, made)
-        return copy.made
 
     def _drop_copies(self):
         for name in COPIES:

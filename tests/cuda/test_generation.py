@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import batch, build_model, dictionary
+from helpers import assert_close, batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator, recorded_step
@@ -51,11 +51,13 @@ def test_steps_are_recorded(mode, caplog):
     """Over more steps than a past has room for, with sentences that leave, in a second batch too."""
     model = build_model("transformer", WORDS, seed=1, gain=1.5, dtype=torch.float32, **WIDE).cuda()
     options = {"beam_size": 4, "max_len_a": 3, "max_len_b": 100}
-    samples = [batch(WORDS, lengths, seed=len(lengths), device="cuda") for lengths in ([30, 12, 9, 2, 17], [5, 21])]
+    samples = [batch(WORDS, lengths, seed=len(lengths), device="cuda") for lengths in ([30, 12, 9, 2, 17], [15, 21])]
     expected = [SequenceGenerator([model], WORDS, **options).cuda().generate([model], sample) for sample in samples]
     enable_el_attention(model, mode)
     generator = ELSequenceGenerator([model], WORDS, **options).cuda()
     for sample, stocks in zip(samples, expected):
         ours = generator.generate([model], sample)
-        assert [hypos[0]["tokens"].tolist() for hypos in ours] == [hypos[0]["tokens"].tolist() for hypos in stocks]
-    assert recorded_step.verdicts[model.decoder], caplog.text
+        for our, stock in zip(ours, stocks):
+            assert our[0]["tokens"].tolist() == stock[0]["tokens"].tolist()
+            assert_close(our[0]["positional_scores"], stock[0]["positional_scores"], 1e-3)
+    assert recorded_step.verdicts[model.decoder][1], caplog.text

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fairseq.modules import FairseqDropout
 from helpers import assert_close, batch, build_model, dictionary
 from random_lms import build_lm
 
@@ -118,6 +119,21 @@ def test_the_joint_projection_follows_the_weights():
         assert_both_are_one(model, False)
         change.mul_(1.5)
     assert_both_are_one(model, False)
+    attention.q_proj.bias.data.mul_(1.5)
+    assert_both_are_one(model, False)
+    for projection in (attention.k_proj, attention.v_proj):
+        projection.weight.data.mul_(1.5)  # which no product can notice
+        projection.train().eval()
+        assert_both_are_one(model, False)
+
+
+def test_layers_that_were_cut_off():
+    """Attention is that of the last layer there once was, as in fairseq."""
+    model = enable_el_attention(build_model("transformer", WORDS))
+    model.decoder.layers = model.decoder.layers[:1]
+    for features, expected, attention, stocks in both_ways(model, False):
+        assert_close(features, expected)
+        assert attention is None and stocks is None
 
 
 def hooked(model):
@@ -126,6 +142,17 @@ def hooked(model):
 
 def hooked_before(model):
     model.decoder.layers[0].self_attn.register_forward_pre_hook(lambda *_: None)
+
+
+class Scale(torch.nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def monte_carlo(model):
+    for module in model.modules():
+        if isinstance(module, FairseqDropout):
+            module.train()
 
 
 def own_residual(model):
@@ -140,6 +167,12 @@ REFUSED = {
     "a hook before": hooked_before,
     "own residual": own_residual,
     "an object's layer": lambda model: vars(model.decoder.layers[0]).update(forward=lambda *args, **kwargs: None),
+    "an object's features": lambda model: vars(model.decoder).update(extract_features=lambda *args: None),
+    "an object's attention": lambda model: vars(model.decoder.layers[0].self_attn).update(forward=lambda *args: None),
+    "an object's linear layer": lambda model: vars(model.decoder.layers[1].fc1).update(forward=lambda x: x),
+    "own dropout": lambda model: setattr(model.decoder, "dropout_module", Scale()),
+    "own dropout in a layer": lambda model: setattr(model.decoder.layers[1], "activation_dropout_module", Scale()),
+    "dropout left in training": monte_carlo,
     "--retain-dropout": lambda model: model.decoder.dropout_module.__dict__.update(p=0.1, apply_during_inference=True),
 }
 
@@ -150,6 +183,16 @@ def test_what_is_not_straight(case):
     assert is_straight(model.decoder)
     REFUSED[case](model)
     assert not is_straight(model.decoder)
+
+
+def test_autocast_and_hooks_everywhere_are_not_straight():
+    model = enable_el_attention(build_model("transformer", WORDS))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not is_straight(model.decoder)
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert not is_straight(model.decoder)
+    hook.remove()
+    assert is_straight(model.decoder)
 
 
 @pytest.mark.parametrize("option", ["scale_heads", "scale_attn", "scale_fc", "scale_resids", "quant_noise_pq"])
@@ -166,6 +209,5 @@ def test_projections_are_one_product_where_it_is_used():
     straight(torch.full((2, 1), 5), source)
     linears = {name: module for name, module in model.decoder.named_modules() if type(module) is PackedLinear}
     joined = {name for name, linear in linears.items() if linear._joined is not None}
-    assert joined == {f"layers.{i}.self_attn.q_proj" for i in range(2)}
-    of_self = {f"layers.{i}.self_attn.{name}_proj" for i in range(2) for name in "qkv"}
-    assert not of_self & {name for name, linear in linears.items() if linear._packed is not None}
+    assert joined == {f"layers.{i}.self_attn.{name}_proj" for i in range(2) for name in "qkv"}
+    assert not joined & {name for name, linear in linears.items() if linear._packed is not None}

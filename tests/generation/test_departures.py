@@ -10,7 +10,7 @@ def ended(count, sentences=6):
 
 
 def test_at_once():
-    departures = Departures(ahead=False)
+    departures = Departures(delayed=False)
     assert [departures.due(ended(count)) for count in (0, 1, 5, 6)] == [
         (False, False),
         (False, True),
@@ -20,7 +20,7 @@ def test_at_once():
 
 
 def test_half_of_them_a_step_after_it_was_known():
-    departures = Departures(ahead=True)
+    departures = Departures(delayed=True)
     assert [departures.due(ended(count)) for count in (0, 2, 3)] == [(False, False)] * 3
     assert departures.due(ended(4)) == (False, True)  # 3 of 6 were known of; all 4 leave
     # What was known is of those that have left.
@@ -28,12 +28,12 @@ def test_half_of_them_a_step_after_it_was_known():
 
 
 def test_all_may_have_ended_meanwhile():
-    departures = Departures(ahead=True)
+    departures = Departures(delayed=True)
     departures.due(ended(3))
     assert departures.due(ended(6)) == (True, True)
 
 
 def test_one_sentence_needs_one_more_step():
-    departures = Departures(ahead=True)
+    departures = Departures(delayed=True)
     assert departures.due(ended(1, sentences=1)) == (False, False)
     assert departures.due(ended(1, sentences=1)) == (True, True)

@@ -4,12 +4,14 @@ import logging
 
 import pytest
 import torch
-from helpers import assert_close, batch, build_model, dictionary
+from fairseq.sequence_generator import SequenceGenerator
+from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary, write_out
 from random_cases import random_case
+from random_lms import build_lm
 from recording import Waits, WaitsForAValueError, record
 from test_fuzz import CASES, on_cpu
 
-from el_fairseq import enable_el_attention
+from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator, next_token, recorded_step
 from el_fairseq.generation.decoder_step import DecoderStep
 from el_fairseq.generation.hypotheses import AttentionTrace
@@ -53,7 +55,42 @@ def test_every_layout_gives_stocks_output(seed, recordings):
     for kept in (HIDDEN, PROJECTED):
         use_el_attention(model, lambda attended, kept=kept: kept)
         case.assert_same(case.ours([model]), expected)
-        assert verdicts.get(model.decoder, True)
+        assert bool(recordings) == works(model.decoder)
+
+
+@pytest.mark.parametrize("variant", ["mhe-mul", "mhe-add", "mqa", "sha"])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("sentences", [1, 3])
+def test_shared_keys_and_values(sentences, beams, variant, recordings):
+    options = {"attention_variant": variant, "attention_variant_where": "decoder,cross"}
+    model = enable_el_attention(build_model("mhe_transformer_wmt_en_de", WORDS, gain=2.0, **options))
+    search, sample = {"beam_size": beams, "max_len_b": 14}, batch(WORDS, [9, 4, 7][:sentences])
+    expected = SequenceGenerator([write_out(model)], WORDS, **search).generate([model], sample)
+    assert_same_hypotheses(ELSequenceGenerator([model], WORDS, **search).generate([model], sample), expected)
+    assert recordings and works(model.decoder)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_language_model_without_prompts(beams, recordings):
+    model = enable_el_attention(build_lm(WORDS))
+    sample = {"id": torch.arange(2), "net_input": {"src_tokens": torch.full((2, 1), WORDS.eos())}}
+    sample["net_input"]["src_lengths"] = torch.ones(2, dtype=torch.long)
+    search = {"beam_size": beams, "max_len_a": 0, "max_len_b": 12}
+    expected = SequenceGenerator([disable_el_attention(build_lm(WORDS))], WORDS, **search).generate([model], sample)
+    assert_same_hypotheses(ELSequenceGenerator([model], WORDS, **search).generate([model], sample), expected)
+    assert recordings and works(model.decoder)
+
+
+def test_tokens_that_are_forced_behind_an_end(recordings):
+    """Stock's rule for prefixes refuses a sentence that should have left."""
+    model, end = enable_el_attention(build_model("transformer", WORDS)), WORDS.eos()
+    prefix = torch.tensor([[5, end, 6, end, 7], [8, 9, 10, 11, 12], [5, 5, 5, 5, 5]])
+    search, sample = {"beam_size": 1, "max_len_b": 9}, batch(WORDS, [9, 4, 7])
+    stock = SequenceGenerator([build_model("transformer", WORDS)], WORDS, **search)
+    expected = stock.generate([model], sample, prefix_tokens=prefix)
+    ours = ELSequenceGenerator([model], WORDS, **search).generate([model], sample, prefix_tokens=prefix)
+    assert_same_hypotheses(ours, expected)
+    assert recordings
 
 
 def test_the_cases_record(recordings):
@@ -64,6 +101,11 @@ def test_the_cases_record(recordings):
         counts.append(len(recordings))
         recordings.clear()
     assert sum(count > 0 for count in counts) > len(counts) / 2 and max(counts) > 4
+
+
+def works(decoder):
+    """Whether its steps were recorded, and rightly."""
+    return verdicts.get(decoder, (None, False))[1]
 
 
 class Steps:
@@ -176,6 +218,20 @@ def test_a_lost_beam_is_lost_alone(bad, model, recordings):
     assert lost.sum() == 1 and len(recordings) == 1
 
 
+def test_a_beam_that_is_lost_in_the_first_recording(model, recordings):
+    """Which is compared, so that the step is taken more than once."""
+    steps = Steps(model, next_token.recorder(None))
+    model.decoder.embed_tokens.weight[7] = float("inf")
+    steps.tokens[steps.tokens == 7] = 8
+    steps.tokens[2, 1] = 7
+    for length in range(3):
+        features, expected = steps.take()
+        assert torch.equal(features.isfinite(), expected.isfinite())
+        assert length != 1 or not features[2].isfinite().any()
+        steps.reorder([0, 1, 2, 3, 4, 5])
+    assert len(recordings) == 1 and works(model.decoder)
+
+
 def test_what_was_not_written_is_not_read(model, recordings):
     steps = Steps(model, next_token.recorder(None))
     for _ in range(3):
@@ -215,15 +271,36 @@ def test_a_recording_that_differs_is_not_used(model, caplog):
     assert len(caplog.records) == 1 and "its features are off by" in caplog.text
 
 
-def test_out_of_memory_is_no_verdict(model):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("CUDA error: out of memory")], ids=repr)
+def test_out_of_memory_is_no_verdict(error, model):
     def full(run):
-        raise torch.OutOfMemoryError
+        raise error
 
     steps = Steps(model, full)
     steps.take()
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error)):
         steps.take()
-    assert model.decoder not in verdicts
+    assert not works(model.decoder)
+
+
+def test_a_recording_that_holds_nothing_is_not_used(model, caplog):
+    """As where a graph is captured on another device than that of the model."""
+    steps = Steps(model, lambda run: (lambda: None, run()))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(4):
+            assert_close(*steps.take())
+            steps.reorder([0, 1, 2, 3, 4, 5])
+    assert len(caplog.records) == 1 and not works(model.decoder)
+
+
+def test_a_verdict_is_for_a_dtype(recordings):
+    model = enable_el_attention(build_model("transformer", WORDS))
+    for dtype in (torch.float64, torch.float32, torch.float32):
+        steps = Steps(model.to(dtype), next_token.recorder(None))
+        for _ in range(2):
+            steps.take()
+            steps.reorder([0, 1, 2, 3, 4, 5])
+        assert verdicts[model.decoder] == ((torch.device("cpu"), dtype), True)
 
 
 @pytest.mark.parametrize("waits", [lambda x: bool(x.any()), lambda x: x[x > 0], lambda x: x.nonzero()])
@@ -237,4 +314,4 @@ def test_nothing_is_recorded_on_a_cpu():
     model = enable_el_attention(build_model("transformer", WORDS).float())
     generator = ELSequenceGenerator([model], WORDS, beam_size=2, max_len_b=6)
     generator.generate([model], batch(WORDS, [5, 3]))
-    assert model.decoder not in verdicts
+    assert not works(model.decoder)
