@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Pieces of a decoder step on a CPU, done in several ways that agree: milliseconds, medians of rounds in turn.
 
-Usage: bench_pieces.py [--pieces lprobs,ffn,scores,attention,topk,qkv] [--rounds 15] [--json FILE]
+Usage: bench_pieces.py [--pieces lprobs,ffn,scores,attention,topk,qkv,steps] [--rounds 15] [--json FILE]
 
 lprobs     256 rows of 32,768 types, output layer and log-softmax: at once, and some MiB of logits at a time
 ffn        9,600 tokens of width 768, feed-forward layer: at once, and some tokens at a time
@@ -9,24 +9,32 @@ scores     4 queries and the keys of a head: Q·Kᵀ and K·Qᵀ
 attention  the same with mask, softmax and values; and PyTorch's fused attention
 topk       the 8 best continuations of 4 beams: torch's, and by groups
 qkv        projections to query, key and value: three products and one
+steps      the first 25 steps of Transformer base's decoder, without output layer and search: through fairseq's modules,
+           and as straight-line code
 """
 
 import argparse
 import statistics
 import sys
 from pathlib import Path
+from random import Random
 
 import torch
 import torch.nn.functional as F
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
+from bench_models import batches, build_model, build_task, random_sources, shape_of  # noqa: E402
 from benchmarking import append_row, machine, names, seconds  # noqa: E402
 
+from el_fairseq import enable_el_attention  # noqa: E402
+from el_fairseq.generation.decoder_step import DecoderStep  # noqa: E402
+from el_fairseq.modules.lineage import LINEAGE, Lineage  # noqa: E402
 from el_fairseq.ops import grouped_topk, shared_kv_attention  # noqa: E402
 from el_fairseq.ops.packed import pack, packed_linear  # noqa: E402
 
 HEADS = ((192, 800), (512, 25), (512, 100))  # of a batch, and keys of each: BART base, 16 x 800; base, 64 x 25 and past
+STEPS = 25
 BEAMS, WIDTH, COPIES = 4, 64, 4  # copies of what is read, in turn: a decoder has many layers, and none is in a cache
 
 
@@ -120,6 +128,38 @@ def qkv():
     return shapes
 
 
+def steps():
+    shape = shape_of("base")
+    task = build_task(shape)
+    model = enable_el_attention(build_model(shape, task))
+    model.make_generation_fast_(need_attn=False)
+    return {f"{n} x {STEPS}": ways_to_step(task, model, n) for n in (1, 16, 64)}
+
+
+def ways_to_step(task, model, sentences):
+    (sample,) = batches(task, random_sources(task, Random(1), [STEPS] * sentences), sentences, torch.device("cpu"))
+    rows = torch.arange(sentences).repeat_interleave(BEAMS)
+    source = model.encoder.forward_torchscript(sample["net_input"])
+    source, tokens = model.encoder.reorder_encoder_out(source, rows), sample["net_input"]["src_tokens"][rows]
+
+    def state():
+        return {LINEAGE: Lineage(sentences, BEAMS, rows.device)}
+
+    def by_modules():
+        kept = state()
+        for n in range(1, STEPS + 1):
+            features, _ = model.decoder(tokens[:, :n], source, kept, features_only=True)
+        return features[:, -1]
+
+    def straight():
+        step = DecoderStep(model.decoder, state())
+        for n in range(1, STEPS + 1):
+            features, _ = step(tokens[:, :n], source)
+        return features
+
+    return {"modules": by_modules, "straight": straight}
+
+
 class Turns:
     """Things one after the other, from the first one again when all have had their turn."""
 
@@ -135,7 +175,15 @@ def copies(*shape):
     return [torch.randn(shape) for _ in range(COPIES)]
 
 
-PIECES = {"lprobs": lprobs, "ffn": ffn, "scores": scores, "attention": attention, "topk": best, "qkv": qkv}
+PIECES = {
+    "lprobs": lprobs,
+    "ffn": ffn,
+    "scores": scores,
+    "attention": attention,
+    "topk": best,
+    "qkv": qkv,
+    "steps": steps,
+}
 
 
 @torch.no_grad()
