@@ -89,6 +89,10 @@ class Contest:
         self.states[mode] = state
         return hypotheses, took
 
+    def decode_again(self, mode):
+        """The hypotheses of ``decode``, which was the last call and for this mode, with nothing around them."""
+        return [hypotheses for sample in self.samples for hypotheses in self._step(self._generator(mode), sample)]
+
     def decode_in_parts(self, mode):
         """``decode`` without its time; a batch that does not fit into memory is halved until it does."""
         turn(self.model, mode)
