@@ -77,7 +77,7 @@ class Contest:
     def decode(self, mode):
         """``(hypotheses, seconds)``: those of each sentence as fairseq returns them; encoder, search, finalisation."""
         turn(self.model, mode)
-        with unrecorded(self.model.decoder) if mode == "unrecorded" else nullcontext():
+        with self._around(mode):
             # One sentence first: what is made of the weights belongs to loading a model.
             self._step(self._generator(mode), part_of(self.samples[0], slice(1)))
             hypotheses, took, state = [], 0.0, (0, 0)
@@ -91,7 +91,8 @@ class Contest:
 
     def decode_again(self, mode):
         """The hypotheses of ``decode``, which was the last call and for this mode, with nothing around them."""
-        return [hypotheses for sample in self.samples for hypotheses in self._step(self._generator(mode), sample)]
+        with self._around(mode):
+            return [hypotheses for sample in self.samples for hypotheses in self._step(self._generator(mode), sample)]
 
     def decode_in_parts(self, mode):
         """``decode`` without its time; a batch that does not fit into memory is halved until it does."""
@@ -115,6 +116,9 @@ class Contest:
                 stock, ours = ([tokens_of(hypothesis) for hypothesis in hypotheses] for hypotheses in pairs[i])
                 (found.ties if stock == ours else found.differences).append(i)
         return found
+
+    def _around(self, mode):
+        return unrecorded(self.model.decoder) if mode == "unrecorded" else nullcontext()
 
     def _generator(self, mode):
         stock = self.task.build_generator([self.model], self.generation, seq_gen_cls=SequenceGenerator)

@@ -13,7 +13,7 @@ OPTIONS = {  # of fairseq-generate; why prompts are consumed step by step, if th
     "--beam 2 --prefix-size 9": None,  # longer than some sentences: end-of-sentence and padding among the prompts
     "--beam 2 --nbest 2 --prefix-size 5 --sampling --sampling-topk 4 --seed 3": None,
     "--beam 2 --prefix-size 5 --lm-path {lm} --lm-weight 0.3": "--lm-path: another model scores every step",
-    "--beam 2 --prefix-size 5 --retain-dropout --seed 3": "--retain-dropout: every step draws its own",
+    "--beam 2 --prefix-size 5 --retain-dropout --seed 3": "dropout (--retain-dropout): every step draws its own",
 }
 
 

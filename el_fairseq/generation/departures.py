@@ -6,8 +6,8 @@ import torch
 class Departures:
     """At once; or half a batch at a time, where decoder steps are recorded for so many rows (``delayed``).
 
-    Then Python does not wait for the device either: it learns how many have ended a step later, when the device has
-    told already. Those that stay find no room for more hypotheses, so nothing comes of what they go on with.
+    Then Python does not wait for the device either: it learns how many have ended (``known``) a step later, when the
+    device has told already. Those that stay find no room for more hypotheses: nothing comes of what they go on with.
     """
 
     def __init__(self, delayed):

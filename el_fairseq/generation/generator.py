@@ -89,8 +89,9 @@ class ELSequenceGenerator(SequenceGenerator):
         prompts = self._read_prompts(live, states, max_len, next_token)
         if prompts is None:
             self._share_past(states, bsz, next_token)
-        # Prefixes go on behind an end of sentence, and stock refuses that of a sentence that should have left.
-        delayed = prefix_tokens is None and any(isinstance(state.get(LINEAGE), FixedLineage) for state in states)
+        recorded = any(isinstance(state.get(LINEAGE), FixedLineage) for state in states)
+        # Stock refuses a sentence that goes on behind an end of sentence in its prefix.
+        delayed = recorded and (prefix_tokens is None or not bool(prefix_tokens.eq(self.eos).any()))
         departures = Departures(delayed)
         for step in range(live.length, max_len + 1):  # one more for end-of-sentence
             tokens = live.tokens[:, : step + 1]

@@ -105,7 +105,7 @@ def _why_apart(model, search, beams, device, records):
     if not all(isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for attention in attentions):
         return "stock attention decodes"
     if draws_dropout(model):
-        return "--retain-dropout draws for each token"
+        return "dropout (--retain-dropout) draws for each token"
     return None if device.type == "cpu" or records else "steps are not recorded, and nothing was measured"
 
 

@@ -28,7 +28,7 @@ def why_step_by_step(generator):
         if not all(hasattr(layer.self_attn, "start_with_prompt") for layer in layers_of(model.decoder)):
             return f"{type(model).__name__} decodes with stock attention"
         if draws_dropout(model):
-            return "--retain-dropout: every step draws its own"
+            return "dropout (--retain-dropout): every step draws its own"
     return None
 
 

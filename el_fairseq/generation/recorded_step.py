@@ -5,12 +5,12 @@ recording holds for the tensors that it was made with. So it is made anew where 
 half a batch at a time, and where the shared past needs room, every ``ROOM`` steps.
 """
 
+import functools
 import logging
 import math
 import threading
 import weakref
 from contextlib import suppress
-from functools import partial
 
 import torch
 
@@ -24,14 +24,23 @@ one_at_a_time = threading.Lock()  # captures, in a process
 
 def recorder(device):
     """What records steps on a device, see ``record``; None where nothing can."""
-    return partial(record, device=device) if device.type == "cuda" and torch.version.cuda is not None else None
+    return (
+        functools.partial(record, device=device) if device.type == "cuda" and torch.version.cuda is not None else None
+    )
+
+
+@functools.cache
+def _stream(device):
+    """Where captures run: one for all, because libraries keep memory for each stream that they have seen."""
+    return torch.cuda.Stream(device)
 
 
 def record(run, device):
     """``run()`` as a CUDA graph: a function that does the same on the same tensors again, and what ``run`` returned,
     which holds nothing before that function was called."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    graph, stream = torch.cuda.CUDAGraph(), _stream(device)
     with one_at_a_time, torch.cuda.device(device):
+        torch.cuda.empty_cache()  # a capture has memory of its own, and cannot take what is kept for others
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             graph.capture_begin(capture_error_mode="thread_local")
@@ -53,7 +62,9 @@ def whereabouts(decoder):
 
 
 class RecordedStep:
-    """A ``DecoderStep`` over a ``FixedLineage``. The first recording of a decoder has to agree with the step itself.
+    """A ``DecoderStep`` over a ``FixedLineage``. A decoder's first recording, on a device and in a dtype, has to agree
+    with the step itself; if it does not, or fails, there are no more. Where memory does not suffice for one, that
+    part of the batch goes without.
 
     Args: step: the ``DecoderStep``. lineage: the ``FixedLineage`` in its state. record: what ``recorder`` gave.
     """
@@ -61,7 +72,9 @@ class RecordedStep:
     def __init__(self, step, lineage, record):
         self.step, self.lineage, self.record = step, lineage, record
         self.state, self.where = step.state, whereabouts(step.decoder)
-        self.seen = self.replay = None  # the tensors that the last step had; the recording for these
+        self.seen = None  # the tensors that the last step had
+        self.tried = False  # whether there was a recording of these, or no memory for it
+        self.x = self.padding = self.replay = self.result = None
 
     def __call__(self, tokens, encoder_out):
         """As of ``DecoderStep``; the features hold until the next step."""
@@ -70,9 +83,10 @@ class RecordedStep:
         tensors = (self.step.source, self.lineage.foreign)
         if self.seen is None or any(a is not b for a, b in zip(self.seen, tensors)):
             # What a recording must not do, such as to try a kernel, is done once without it.
-            self.seen, self.replay = tensors, None
+            self.seen, self.tried, self.replay, self.result = tensors, False, None, None
             return self._run(x, padding)
-        if self.replay is None and self._verdict() is not False:
+        if not self.tried and self._verdict() is not False:
+            self.tried = True
             self._record(x, padding)
         if self.replay is None:
             return self._run(x, padding)
@@ -92,27 +106,32 @@ class RecordedStep:
         return works if where == self.where else None
 
     def _record(self, x, padding):
-        """Set ``replay``, unless that fails: then it is never tried again for this decoder."""
-        decoder, before = self.step.decoder, self.lineage.foreign.clone()
-        self.x, self.padding, problem = x.clone(), padding.clone(), None
+        """Set ``replay``, unless that fails."""
+        before = self.lineage.foreign.clone()
+        expected = self._run(x, padding)[0] if self._verdict() is None else None
+        self.x, self.padding = x.clone(), padding.clone()
         try:
-            expected = self._run(x, padding)[0] if self._verdict() is None else None
             replay, self.result = self.record(lambda: self._run(self.x, self.padding))
-            if expected is not None:
-                self.lineage.foreign.copy_(before)  # it forgets the beams that are lost in this step
-                self.result[0].fill_(math.nan)
-                replay()
-                problem = _difference(self.result[0], expected)
+            self.lineage.foreign.copy_(before)  # it forgets the beams that are lost in this step
+            problem = None if expected is None else self._problem(replay, expected)
         except (RuntimeError, MemoryError) as error:  # whatever the driver or a library does not let be recorded
             if is_out_of_memory(error):
-                raise
+                return
             problem = f"{type(error).__name__}: {error}"
-        self.lineage.foreign.copy_(before)
-        verdicts[decoder] = self.where, problem is None
+        finally:
+            self.lineage.foreign.copy_(before)
+        verdicts[self.step.decoder] = self.where, problem is None
         if problem is None:
             self.replay = replay
         else:
-            logger.warning("decoder steps of %s are not recorded as a CUDA graph: %s", type(decoder).__name__, problem)
+            name = type(self.step.decoder).__name__
+            logger.warning("decoder steps of %s are not recorded as a CUDA graph: %s", name, problem)
+
+    def _problem(self, replay, expected):
+        """What is wrong with the features that ``replay`` computes, or None."""
+        features = self.result[0].fill_(math.nan)
+        replay()
+        return _difference(features, expected)
 
 
 def _difference(actual, expected):

@@ -51,7 +51,8 @@ def use_el_attention(model, plan=hidden_everywhere):
             setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
     _exchange_all(model, nn.Linear, PackedLinear)
     for parent, name in _children(getattr(model, "encoder", None)):
-        if has_plain_projections(getattr(parent, name)):
+        module = getattr(parent, name)
+        if type(module) is MultiheadAttention and has_plain_projections(module):
             _exchange(parent, name, MultiheadAttention, PackedAttention)
     if crosses:
         (unshare_beams if keep_cross else share_beams)(model.encoder)

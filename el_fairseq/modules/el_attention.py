@@ -23,6 +23,8 @@ def why_not(attention):
     """
     if type(attention) not in (MultiheadAttention, ELMultiheadAttention):
         return f"{type(attention).__name__} is not fairseq's MultiheadAttention"
+    if attention.skip_embed_dim_check:
+        return "pruned heads: their width is another one"
     if attention.bias_k is not None:
         return "add_bias_kv=True: the extra key has no hidden state"
     if attention.add_zero_attn:
@@ -40,7 +42,8 @@ def why_not(attention):
 class ELMultiheadAttention(PackedAttention):
     """fairseq's ``MultiheadAttention`` with EL-attention (arXiv 2105.04779) for incremental decoding.
 
-    Parameters, initialisation, ``state_dict`` and everything without ``incremental_state`` are stock's. While decoding,
+    Parameters, initialisation, ``state_dict`` and everything without ``incremental_state`` are stock's (on a CPU in
+    evaluation, once converted, up to rounding: ``PackedAttention``). While decoding,
     cross-attention reads the encoder output itself, given once a sentence (``key [S, B, K]`` for a query
     ``[T, B·M, E]``), and keeps nothing; self-attention caches its own inputs, ``[B·M, t, E]``, or with a ``Lineage`` in
     the incremental state those of all beams of a sentence together. Where ``plan`` says so,

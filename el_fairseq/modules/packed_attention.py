@@ -9,10 +9,9 @@ from el_fairseq.ops import merge_masks
 
 
 def has_plain_projections(attention):
-    """Whether this is fairseq's own self-attention over four linear layers, with no extra keys and no pruned heads."""
+    """Whether this is self-attention over four packed linear layers, with no extra keys and no pruned heads."""
     return (
-        type(attention) is MultiheadAttention
-        and attention.self_attention
+        attention.self_attention
         and attention.bias_k is None
         and not (attention.add_zero_attn or attention.skip_embed_dim_check or attention.use_xformers)
         and all(type(getattr(attention, f"{name}_proj")) is PackedLinear for name in ("q", "k", "v", "out"))
@@ -30,7 +29,8 @@ class PackedAttention(MultiheadAttention):
         if not self._computes(query, key, value, options):
             return super().forward(query, key, value, key_padding_mask, **options)
         mask = merge_masks(key_padding_mask, options.get("attn_mask"), query.dtype)
-        mask = ~mask[:, None, None] if mask is not None and mask.dim() == 2 else mask  # [B or 1, 1, 1 or S, S]
+        if mask is not None and mask.dim() == 2:  # padding alone, True where there is none to see
+            mask = ~mask[:, None, None]  # [B, S] -> [B, 1, 1, S]
         queries, keys, values = (
             projection(query).view(*query.shape[:2], self.num_heads, self.head_dim).permute(1, 2, 0, 3)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -40,18 +40,15 @@ class PackedAttention(MultiheadAttention):
 
     def _computes(self, query, key, value, options):
         """Whether no more is asked for than this class computes, and where it is faster."""
-        asks = (
-            options.get("need_weights", True)
-            or not query is key is value
-            or options.get("incremental_state") is not None
-            or any(options.get(name, False) for name in ("need_head_weights", "before_softmax", "static_kv"))
-        )
         mask, dropout = options.get("attn_mask"), self.dropout_module
-        return not (
-            asks
-            or (mask is not None and not mask.is_floating_point())
-            or (dropout.p > 0 and (self.training or dropout.apply_during_inference))
-            or torch.is_grad_enabled()
-            or query.device.type != "cpu"
-            or type(self.q_proj) is not PackedLinear
+        wanted = any(options.get(name, False) for name in ("need_head_weights", "before_softmax", "static_kv"))
+        return (
+            query is key is value
+            and not (options.get("need_weights", True) or wanted)
+            and options.get("incremental_state") is None
+            and (mask is None or mask.is_floating_point() and mask.dim() == 2)
+            and (dropout.p == 0 or not (self.training or dropout.apply_during_inference))
+            and not torch.is_grad_enabled()
+            and query.device.type == "cpu"
+            and has_plain_projections(self)
         )

@@ -12,7 +12,8 @@ COPIES = ("_packed", "_joined")  # attributes that cannot be copied or saved, an
 
 
 def packed_bytes(model):
-    """What the packed copies of all linear layers in ``model`` take at most."""
+    """What the packed copies of all linear layers in ``model`` take, one each: as many as a command that generates
+    makes. Self-attention also has copies of its projections one by one after a pass over whole sentences."""
     weights = (module.weight for module in model.modules() if isinstance(module, nn.Linear))
     return sum(weight.nbytes for weight in weights if can_pack(weight))
 

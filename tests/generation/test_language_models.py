@@ -85,7 +85,7 @@ def test_retained_dropout_falls_back_and_says_so(caplog):
     with caplog.at_level("INFO"):
         for _ in range(2):
             generator.generate(None, prompts, prefix_tokens=prompts["net_input"]["src_tokens"])
-    said = "prompts are consumed a token a step: --retain-dropout: every step draws its own"
+    said = "prompts are consumed a token a step: dropout (--retain-dropout): every step draws its own"
     assert caplog.messages.count(said) == 1
 
 

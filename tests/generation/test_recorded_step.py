@@ -164,22 +164,23 @@ def test_sentences_leave(model, recordings):
     assert len(recordings) == 2
 
 
-def waits(model, length):
+def waits(model, length, prefix=None):
     """How often a search of ``length`` steps waits for the device."""
     generator = ELSequenceGenerator([model], WORDS, beam_size=3, max_len_b=length, min_len=length)
     with Waits() as seen:
-        generator.generate([model], batch(WORDS, [5, 3, 4]))
+        generator.generate([model], batch(WORDS, [5, 3, 4]), prefix_tokens=prefix)
     return seen.count
 
 
-def test_no_step_waits_for_the_device(recordings, monkeypatch):
+@pytest.mark.parametrize("prefix", [None, torch.tensor([[5], [6], [7]])], ids=["free", "a language first"])
+def test_no_step_waits_for_the_device(prefix, recordings, monkeypatch):
     """But for how many sentences have ended, which is known by then."""
     monkeypatch.setattr(fixed_lineage, "ROOM", 64)
     monkeypatch.setattr(AttentionTrace, "follow", lambda self, finished: None)  # behind the last step
     # fairseq's sinusoidal positions read their shapes from tensors, which are on the CPU on any device
     model = enable_el_attention(build_model("transformer", WORDS, decoder_learned_pos=True))
-    waits(model, 10)  # the first recording of a decoder is compared
-    assert waits(model, 30) - waits(model, 10) == 20
+    waits(model, 10, prefix)  # the first recording of a decoder is compared
+    assert waits(model, 30, prefix) - waits(model, 10, prefix) == 20
 
 
 def test_attention_of_earlier_steps_is_kept(model, recordings):
@@ -272,15 +273,27 @@ def test_a_recording_that_differs_is_not_used(model, caplog):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("CUDA error: out of memory")], ids=repr)
-def test_out_of_memory_is_no_verdict(error, model):
+def test_without_memory_for_a_recording_steps_are_taken_without(error, model, caplog):
+    """Once for the same tensors; it is no verdict."""
+    attempts = []
+
     def full(run):
+        attempts.append(run)
         raise error
 
     steps = Steps(model, full)
+    for _ in range(4):
+        assert_close(*steps.take())
+        steps.reorder([0, 1, 2, 3, 4, 5])
+    assert len(attempts) == 1 and not caplog.records and model.decoder not in verdicts
+
+
+def test_without_memory_for_a_step_the_error_is_raised(model, recordings, monkeypatch):
+    steps = Steps(model, next_token.recorder(None))
     steps.take()
-    with pytest.raises(type(error)):
+    monkeypatch.setattr(DecoderStep, "layers", lambda *args: torch.ones(2**60))
+    with pytest.raises(RuntimeError, match="memory"):
         steps.take()
-    assert not works(model.decoder)
 
 
 def test_a_recording_that_holds_nothing_is_not_used(model, caplog):

@@ -52,8 +52,14 @@ def test_is_stocks(dtype, padded, future, fused):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"need_weights": True}, {"need_head_weights": True}, {"attn_mask": torch.eye(7, dtype=torch.bool)}],
-    ids=["weights by default", "weights", "head weights", "boolean mask"],
+    [
+        {},
+        {"need_weights": True},
+        {"need_head_weights": True},
+        {"attn_mask": torch.eye(7, dtype=torch.bool)},
+        {"attn_mask": torch.randn(9, 7, 7)},
+    ],
+    ids=["weights by default", "weights", "head weights", "boolean mask", "masks by head"],
 )
 @torch.no_grad()
 def test_is_stock_itself_where_more_is_asked_for(options, fused):
@@ -82,6 +88,28 @@ def test_gradients_are_stocks(fused):
         attention(x, x, x, need_weights=False)[0].pow(2).sum().backward()
         gradients.append(attention.v_proj.weight.grad)
     assert torch.equal(*gradients) and not fused
+
+
+@pytest.mark.parametrize("change", ["xformers", "pruned", "replaced"])
+@torch.no_grad()
+def test_what_is_changed_later_is_stocks(change, fused):
+    stock, ours = pair()
+    x = torch.randn(7, 3, 12)
+    for attention in (stock, ours):
+        if change == "xformers":
+            attention.use_xformers, attention._xformers_attn_forward = True, lambda *args: ("xformers", None)
+        elif change == "pruned":
+            attention._adaptive_prune_heads([(0, 4), (8, 12)])
+            attention._set_skip_embed_dim_check()
+        else:
+            torch.manual_seed(1)
+            attention.v_proj = nn.Linear(12, 12)
+    expected, actual = (a(x, x, x, need_weights=False)[0] for a in (stock, ours))
+    if change == "xformers":
+        assert actual == expected
+    else:
+        torch.testing.assert_close(actual, expected)
+    assert not fused
 
 
 @pytest.mark.parametrize("change", ["bias_kv", "zero_attn", "pruned", "replaced"])
