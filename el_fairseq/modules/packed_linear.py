@@ -3,11 +3,13 @@
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from el_fairseq.ops.packed import can_pack, pack, packed_linear
 
 ROWS = 1024  # of a product: enough for it to be fast, few enough for its result to stay in a cache
+FEW = 2**19  # multiplications of float32: oneDNN takes longer to begin than PyTorch to be done with them
 COPIES = ("_packed", "_joined")  # attributes that cannot be copied or saved, and are made again
 
 
@@ -21,7 +23,9 @@ def packed_bytes(model):
 def product_of(linear):
     """What ``linear`` computes, as a function that looks nothing up: it holds while parameters and mode stay."""
     packed = linear.pack() if type(linear) is PackedLinear and linear.multiplies_packed() else None
-    return linear.forward if packed is None else partial(packed_linear, packed=packed, bias=linear.bias)
+    return (
+        linear.forward if packed is None else partial(_multiply, linear.weight, few(linear.weight), packed, linear.bias)
+    )
 
 
 def joint_product(linears):
@@ -32,14 +36,28 @@ def joint_product(linears):
     if any(biases) != all(biases) or not all(can_pack(linear.weight) for linear in linears):
         return None
     bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
-    return partial(packed_linear, packed=_joint_copy(linears).made, bias=bias)
+    return partial(_multiply, *_joint_copy(linears).made, bias)
+
+
+def few(weight):
+    """Fewer inputs than this, of all rows, are multiplied sooner by ``weight [N, K]`` than by its packed copy."""
+    return FEW // weight.size(0) if weight.dtype is torch.float32 else 0
+
+
+def _multiply(weight, few_inputs, packed, bias, x):
+    """``x · weightᵀ + bias``, by the faster of the two."""
+    return F.linear(x, weight, bias) if x.numel() < few_inputs else packed_linear(x, packed, bias)
 
 
 def _joint_copy(linears):
-    """The ``_Copy`` of the weights of several layers, one below the other. All keep it, so that each can drop it."""
+    """The ``_Copy`` of the weights of several layers, one below the other: what ``_multiply`` takes before the bias.
+    All keep it, so that each can drop it."""
     weights, copy = [linear.weight for linear in linears], linears[0]._joined  # read once: threads may share layers
     if copy is None or not copy.is_of(weights) or any(linear._joined is not copy for linear in linears):
-        copy = _Copy(weights, pack(torch.cat(weights)))
+        dense = torch.cat(weights)
+        inputs, packed = few(dense), pack(dense)
+        # A single row is enough for large weights to be multiplied packed: they need not be kept twice.
+        copy = _Copy(weights, (dense, inputs, packed) if dense.size(1) < inputs else (None, 0, packed))
         for linear in linears:
             linear._joined = copy
     return copy
@@ -59,7 +77,7 @@ class PackedLinear(nn.Linear):
     def forward(self, x):
         """``[..., K] -> [..., N]``, as ``nn.Linear``."""
         packed = self.pack() if self.multiplies_packed() and x.dtype is self.weight.dtype else None
-        return super().forward(x) if packed is None else packed_linear(x, packed, self.bias)
+        return super().forward(x) if packed is None else _multiply(self.weight, few(self.weight), packed, self.bias, x)
 
     def multiplies_packed(self):
         """Whether the mode is one in which the copy is made."""

@@ -8,6 +8,7 @@ from random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation.decoder_step import DecoderStep, is_straight
+from el_fairseq.modules import packed_linear
 from el_fairseq.modules.convert import use_el_attention
 from el_fairseq.modules.layout import HIDDEN, PROJECTED
 from el_fairseq.modules.lineage import LINEAGE, Lineage
@@ -86,8 +87,10 @@ def test_is_the_decoder(options, layouts, lineage):
     assert_both_are_one(model, lineage)
 
 
+@pytest.mark.parametrize("few", [0, packed_linear.FEW], ids=["packed", "few"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_is_the_decoder_over_packed_weights(dtype):
+def test_is_the_decoder_over_packed_weights(dtype, few, monkeypatch):
+    monkeypatch.setattr(packed_linear, "FEW", few)
     model = build_model("transformer", WORDS).to(dtype)
     enable_el_attention(model)
     assert_both_are_one(model, True)

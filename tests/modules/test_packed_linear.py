@@ -24,7 +24,8 @@ def no_gradients():
 
 @pytest.fixture
 def products(monkeypatch):
-    """The packed products that were made."""
+    """The packed products that were made, of any size."""
+    monkeypatch.setattr(module, "FEW", 0)
     calls, product = [], module.packed_linear
     monkeypatch.setattr(module, "packed_linear", lambda *args: calls.append(args) or product(*args))
     return calls
@@ -101,6 +102,35 @@ def test_no_copy_outlives_the_weight_it_is_of(products):
     assert_is_linear(layer, x)
     layer.load_state_dict(nn.Linear(24, 63).state_dict(), assign=True)
     assert_is_linear(layer, x)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_multiplications_are_pytorchs(bias, products, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(module, "FEW", 3 * 24 * 63)
+    layer = PackedLinear(24, 63, bias=bias).eval()
+    for rows, packed in ((2, 0), (3, 1)):
+        x = torch.randn(rows, 24)
+        assert_is_linear(layer, x)
+        torch.testing.assert_close(module.product_of(layer)(x), layer(x), rtol=0, atol=0)
+        assert len(products) == 3 * packed
+    layer.bfloat16()(torch.randn(2, 24).bfloat16())
+    assert len(products) == 3 + can_pack(layer.weight)
+
+
+@pytest.mark.parametrize("rows_below", [0, 1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_joint_product(bias, rows_below, products, monkeypatch):
+    """Of dense weights side by side for fewer rows than this; where no row is short enough, none are kept."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(module, "FEW", (rows_below + 1) * 24 * 63 - 1)
+    layers = [PackedLinear(24, 21, bias=bias).eval() for _ in range(3)]
+    for rows in (1, 3, 4):
+        x = torch.randn(rows, 24)
+        expected = torch.cat([exact(layer, x) for layer in layers], dim=-1)
+        torch.testing.assert_close(module.joint_product(layers)(x).double(), expected, atol=1e-5, rtol=1e-5)
+    assert len(products) == sum(rows > rows_below for rows in (1, 3, 4))
+    assert (layers[0]._joined.made[0] is None) == (rows_below == 0)
 
 
 def test_autocast_is_stocks(products):
