@@ -6,6 +6,7 @@ beam in every layer to where the beam went, only the table moves. Tokens that no
 when the cache is full, or when a sentence leaves; mostly that is most of them, because beams share their beginnings.
 """
 
+import math
 import weakref
 
 import torch
@@ -93,7 +94,7 @@ class LineageState:
         """Append one token a beam: ``new`` as ``SelfAttentionState.append``, with a single token a row."""
         rows = self.cache.row_dim
         self.mask = self.lineage.mask(self.cache.length + self.lineage.beams, padding)
-        if not bool(new.sum(dtype=torch.promote_types(new.dtype, torch.float32)).isfinite()):
+        if not math.isfinite(new.sum(dtype=torch.promote_types(new.dtype, torch.float32)).item()):
             new = self.lineage.without_lost(new, rows)
         self.cache.append(new.squeeze(-2).unflatten(rows, (-1, self.lineage.beams)).movedim(rows + 1, -2))
 
