@@ -20,13 +20,13 @@ from el_fairseq.generation.retry import MAX_LEN, BatchSplitter
 from el_fairseq.generation.source import source_and_lengths
 from el_fairseq.generation.watch import Watch
 from el_fairseq.modules.fixed_lineage import FixedLineage
-from el_fairseq.modules.lineage import LINEAGE, Lineage, LineageState
+from el_fairseq.modules.lineage import LINEAGE, LineageState, SharedPast
 from el_fairseq.modules.ngram_block import NGramBlock
 from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 from el_fairseq.ops import grouped_topk
 
 logger = logging.getLogger(__name__)
-OURS = (SelfAttentionState, LineageState, Lineage, FixedLineage, CrossAttentionState)  # can be reordered one by one
+OURS = (SelfAttentionState, LineageState, SharedPast, CrossAttentionState)  # can be reordered one by one
 
 
 class ELSequenceGenerator(SequenceGenerator):

@@ -2,53 +2,37 @@
 
 As in ``lineage`` the beams of a sentence share one cache, and a table says which tokens each consists of. Here there is
 room for ``ROOM`` steps from the beginning, attention always reads all of it, and nothing depends on values: what was
-not written yet is masked like a token of another beam. Nothing is given up before sentences leave.
+not written yet is masked like a token of another beam. Nothing is given up but the sentences that leave.
 """
-
-import weakref
 
 import torch
 import torch.nn.functional as F
 
-from el_fairseq.modules.lineage import LineageState
+from el_fairseq.modules.lineage import LineageState, SharedPast
 
 ROOM = 64  # steps that are made room for at once; a step has to be recorded again after that many
 
 
-class FixedLineage:
-    """The table. Its tensors are replaced only where ``reorder`` says so: another ``foreign`` means other caches, too.
+class FixedLineage(SharedPast):
+    """The table. Its tensors are replaced in ``reorder`` alone; another ``foreign`` means other caches, too.
 
     Args: sentences: B. beams: M. device: of the table.
     """
 
     def __init__(self, sentences, beams, device):
-        self.beams, self.steps = beams, 0
-        self.foreign = torch.ones(sentences, beams, ROOM * beams, dtype=torch.bool, device=device)  # [B, M, columns]
+        table = torch.ones(sentences, beams, ROOM * beams, dtype=torch.bool, device=device)  # [B, M, columns]
+        super().__init__(beams, table, FixedState)
+        self.steps = 0
         self.place = torch.arange(beams, device=device)  # the columns of this step's tokens
-        self.others = ~torch.eye(beams, dtype=torch.bool, device=device)  # [M, M]
-        self.states = weakref.WeakSet()  # which know this table: a cycle would outlive the batch
-
-    def new_state(self, row_dim):
-        """The state of one more self-attention; ``row_dim`` as in ``SelfAttentionState``."""
-        state = FixedState(row_dim, self)
-        self.states.add(state)
-        return state
 
     def begin_step(self, padding):
         """Enter the tokens of this step, of which ``padding [B·M, 1]`` are left out; once, before the layers."""
         new = self.others | padding.view(-1, 1, self.beams)  # [B, M, M]
         self.foreign.index_copy_(2, self.place, new)
 
-    def without_lost(self, new, row_dim):
-        """As of ``Lineage``: zeros for what is infinite or no number, and nothing to attend to for those beams."""
-        finite = new.isfinite()
-        lost = ~finite.movedim(row_dim, 0).flatten(1).all(dim=1)  # [B·M]
-        self.foreign.logical_or_(lost.view(-1, self.beams, 1))
-        return new.masked_fill(~finite, 0.0)
-
     def reorder(self, order):
         """The step is over, and row ``i`` continues row ``order[i]`` of its sentence; with fewer rows than before,
-        sentences have left. Returns whether there are other tensors now."""
+        sentences have left. There are other tensors then, and where there has to be more room."""
         self.steps += 1
         rows = self.foreign.flatten(0, 1).index_select(0, order).view(-1, *self.foreign.shape[1:])
         left, full = rows.size(0) < self.foreign.size(0), self.steps * self.beams == rows.size(2)
@@ -65,9 +49,6 @@ class FixedLineage:
         else:
             self.foreign.copy_(rows)
         self.place.add_(self.beams)
-
-    def tensors(self):
-        return [self.foreign]
 
 
 class FixedState(LineageState):

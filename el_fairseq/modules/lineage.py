@@ -17,23 +17,43 @@ from el_fairseq.ops import merge_masks
 LINEAGE = "lineage"  # its key in the incremental state
 
 
-class Lineage:
+class SharedPast:
+    """A table of what each beam consists of, ``foreign [B, M, tokens]`` (True where a token is not the beam's), and the
+    states of the self-attentions that know it."""
+
+    def __init__(self, beams, foreign, state_class):
+        self.beams, self.foreign, self.state_class = beams, foreign, state_class
+        self.others = ~torch.eye(beams, dtype=torch.bool, device=foreign.device)  # [M, M]
+        self.states = weakref.WeakSet()  # a cycle would outlive the batch
+
+    def new_state(self, row_dim):
+        """The state of one more self-attention; ``row_dim`` as in ``SelfAttentionState``."""
+        state = self.state_class(row_dim, self)
+        self.states.add(state)
+        return state
+
+    def without_lost(self, new, row_dim):
+        """``new`` with zeros for what is infinite or no number; the beams it is of are lost, as they are in stock.
+
+        What a beam does not consist of counts 0 times its value, which has to be a number for that.
+        """
+        finite = new.isfinite()
+        lost = ~finite.movedim(row_dim, 0).flatten(1).all(dim=1)  # [B·M]
+        self.foreign.logical_or_(lost.view(-1, self.beams, 1))  # nothing is left to attend to: NaN, for this beam alone
+        return new.masked_fill(~finite, 0.0)
+
+    def tensors(self):
+        return [self.foreign]
+
+
+class Lineage(SharedPast):
     """The table: which of the tokens of a sentence each of its beams consists of.
 
     Args: sentences: B. beams: M. device: of the table.
     """
 
     def __init__(self, sentences, beams, device):
-        self.beams = beams
-        self.foreign = torch.zeros(sentences, beams, 0, dtype=torch.bool, device=device)  # [B, M, tokens kept]
-        self.others = ~torch.eye(beams, dtype=torch.bool, device=device)  # [M, M]
-        self.states = weakref.WeakSet()  # which know this table: a cycle would outlive the batch
-
-    def new_state(self, row_dim):
-        """The state of one more self-attention; ``row_dim`` as in ``SelfAttentionState``."""
-        state = LineageState(row_dim, self)
-        self.states.add(state)
-        return state
+        super().__init__(beams, torch.zeros(sentences, beams, 0, dtype=torch.bool, device=device), LineageState)
 
     def mask(self, tokens, padding):
         """``[B, M, tokens]``, True where a token is not the beam's; the last M are those of this step.
@@ -46,16 +66,6 @@ class Lineage:
                 new = new | padding.view(-1, 1, self.beams)
             self.foreign = torch.cat((self.foreign, new), dim=2)
         return self.foreign
-
-    def without_lost(self, new, row_dim):
-        """``new`` with zeros for what is infinite or no number; the beams it is of are lost, as they are in stock.
-
-        What a beam does not consist of counts 0 times its value, which has to be a number for that.
-        """
-        finite = new.isfinite()
-        lost = ~finite.movedim(row_dim, 0).flatten(1).all(dim=1)  # [B·M]
-        self.foreign.view(lost.numel(), -1)[lost] = True  # nothing is left to attend to: NaN, for this beam alone
-        return new.masked_fill(~finite, 0.0)
 
     def reorder(self, order):
         """Row ``i`` continues row ``order[i]``; sentences leave as in ``sentences_of_rows``."""
@@ -75,9 +85,6 @@ class Lineage:
             sentences = torch.arange(alive.size(0), device=alive.device)
         for state in self.states:
             state.cache.keep(sentences, kept)
-
-    def tensors(self):
-        return [self.foreign]
 
 
 class LineageState:

@@ -23,9 +23,9 @@ def packed_bytes(model):
 def product_of(linear):
     """What ``linear`` computes, as a function that looks nothing up: it holds while parameters and mode stay."""
     packed = linear.pack() if type(linear) is PackedLinear and linear.multiplies_packed() else None
-    return (
-        linear.forward if packed is None else partial(_multiply, linear.weight, few(linear.weight), packed, linear.bias)
-    )
+    if packed is None:
+        return linear.forward
+    return partial(_multiply, linear.weight, few(linear.weight), packed, linear.bias)
 
 
 def joint_product(linears):
