@@ -9,6 +9,7 @@ from fairseq.models.transformer import TransformerDecoderBase
 from fairseq.modules import FairseqDropout
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 
+from el_fairseq.internals import has_global_hooks, is_hooked
 from el_fairseq.modules.attention_step import attention_step
 from el_fairseq.modules.convert import KNOWN_DECODERS, draws_dropout, is_stocks, layers_of
 from el_fairseq.modules.el_attention import ELMultiheadAttention
@@ -29,7 +30,7 @@ def is_straight(decoder):
         and all(is_stocks(decoder, name, *KNOWN_DECODERS) for name in EXTRACT)
         and all(map(_is_plain, layers_of(decoder)))
         and not any(map(_is_meddled_with, decoder.modules()))
-        and not torch.nn.modules.module._has_any_global_hook()
+        and not has_global_hooks()
         and not draws_dropout(decoder)
         and not torch.is_autocast_enabled(next(decoder.parameters()).device.type)
     )
@@ -37,7 +38,7 @@ def is_straight(decoder):
 
 def _is_meddled_with(module):
     """Whether calling ``module`` does something else than its class does in evaluation."""
-    return module.training or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return module.training or is_hooked(module) or "forward" in vars(module)
 
 
 def _is_plain(layer):

@@ -7,6 +7,7 @@ from fairseq.modules import FairseqDropout, MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import nn
 
+from el_fairseq.internals import is_hooked, own_registries
 from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
 from el_fairseq.modules.layout import hidden_everywhere
@@ -131,7 +132,7 @@ def _exchange(parent, name, old, new):
 def _exchange_all(model, old, new):
     """``_exchange`` wherever ``old`` occurs in the model; what hooks recompute at each call stays."""
     for parent, name in _children(model):
-        if not getattr(parent, name)._forward_pre_hooks:
+        if not is_hooked(getattr(parent, name)):
             _exchange(parent, name, old, new)
 
 
@@ -145,7 +146,5 @@ def _recast(module, cls, **attributes):
     """The same module, with the same parameters and submodules, as an object of ``cls``."""
     twin = cls.__new__(cls)
     state = {key: value for key, value in module.__dict__.items() if key not in ("plan", *COPIES)}
-    for registry in ("_parameters", "_buffers", "_modules"):
-        state[registry] = dict(state[registry])
-    twin.__dict__.update(state, **attributes)
+    twin.__dict__.update(state, **own_registries(state), **attributes)
     return twin

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from el_fairseq.internals import version_of
 from el_fairseq.ops.packed import can_pack, pack, packed_linear
 
 ROWS = 1024  # of a product: enough for it to be fast, few enough for its result to stay in a cache
@@ -118,4 +119,4 @@ class _Copy:
 
 
 def _which(tensors):
-    return [(id(x), x.data_ptr(), None if x.is_inference() else x._version) for x in tensors]
+    return [(id(x), x.data_ptr(), version_of(x)) for x in tensors]
