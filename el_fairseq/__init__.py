@@ -1,6 +1,10 @@
 """EL-attention and MHE attention for fairseq (``--user-dir el_fairseq``)."""
 
-from el_fairseq.compat import load_stock_checkpoints
+from el_fairseq.internals import require_torch
+
+require_torch()
+
+from el_fairseq.compat import load_stock_checkpoints  # noqa: E402
 
 load_stock_checkpoints()
 
