@@ -77,7 +77,7 @@ def run_tests(python, arguments):
 def counts(output):
     """``12 passed, 3 skipped`` from pytest's output."""
     ends = re.findall(r"^=* ?(\d+ \w+(?:, \d+ \w+)*) in [\d.]+s", output, re.MULTILINE)
-    return ends[-1] if ends else "no test ran"
+    return ends[-1] if ends else "pytest did not come to its end"
 
 
 def main():

@@ -29,7 +29,7 @@ def test_what_it_runs_is_there(path):
     [
         ("575 passed, 119 skipped in 273.10s", "575 passed, 119 skipped"),
         ("7 passed in 1s\n==== 1 failed, 2 passed, 3 errors in 94.00s (0:01:34) ====", "1 failed, 2 passed, 3 errors"),
-        ("ImportError", "no test ran"),
+        ("....F", "pytest did not come to its end"),
     ],
     ids=["good", "bad", "none"],
 )
