@@ -10,7 +10,7 @@ from torch import nn
 
 from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES, PLANS
-from el_fairseq.modules.convert import use_el_attention, use_stock_attention
+from el_fairseq.modules.convert import unwrapped, use_el_attention, use_stock_attention
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +66,12 @@ def _build_generator(task, *args, **kwargs):
 
 
 def models_of(holder):
-    """The fairseq models in a model, a list of models, or a hub interface; of a multilingual model, those in it."""
+    """The fairseq models in a model, a list of models, or a hub interface; of a multilingual model, those in it; of
+    what wraps a model (``unwrapped``), that."""
     if isinstance(holder, (GeneratorHubInterface, EnsembleModel)):
         return models_of(list(holder.models))
+    if isinstance(holder, nn.Module):
+        holder = unwrapped(holder)
     if isinstance(holder, FairseqMultiModel):
         return list(holder.models.values())
     if isinstance(holder, (list, tuple, nn.ModuleList)):

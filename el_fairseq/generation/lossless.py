@@ -11,8 +11,8 @@ from fairseq.models.transformer import TransformerModelBase
 
 from el_fairseq.generation.enable import disable_el_attention, enable_el_attention
 from el_fairseq.generation.generator import ELSequenceGenerator
-from el_fairseq.modules.convert import is_stocks
 from el_fairseq.modules.ngram_block import NGramBlock
+from el_fairseq.modules.unchanged import is_stocks
 
 NORMALIZED = ("get_normalized_probs", "get_normalized_probs_scriptable")
 

@@ -7,7 +7,10 @@ reads a weight badly for a handful of rows; measurements in ``docs/performance.m
 import functools
 
 import torch
+import torch.nn.functional as F
 
+GRAINS = ((8, 1), (64, 8), (256, 16), (1024, 64))  # up to so many rows, a multiple of this
+LARGEST_GRAIN = 128
 OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 
 
@@ -34,5 +37,21 @@ def pack(weight):
 
 
 def packed_linear(x, packed, bias=None):
-    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; of one dtype, no gradients."""
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; of one dtype, no gradients.
+
+    oneDNN compiles a product for every number of rows, in milliseconds, and does not give its memory back (about 1 MiB
+    each): so some rows of zeros are added where that makes for few numbers (``round_up``).
+    """
+    rows = x.numel() // x.size(-1) if x.size(-1) else 0
+    missing = round_up(rows) - rows
+    if missing == 0:
+        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    padded = F.pad(x.reshape(rows, -1), (0, 0, 0, missing))
+    product = torch.ops.mkldnn._linear_pointwise(padded, packed, bias, "none", [], "")
+    return product[:rows].view(*x.shape[:-1], -1)
+
+
+def round_up(rows):
+    """The next number of rows that products are made for."""
+    grain = next((grain for limit, grain in GRAINS if rows <= limit), LARGEST_GRAIN)
+    return -(-rows // grain) * grain
