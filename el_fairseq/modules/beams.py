@@ -12,14 +12,13 @@ UNREAD = ("encoder_embedding", "encoder_states", "fc_results")  # returned by en
 METHODS = ("reorder_encoder_out", "_reorder_encoder_out")
 
 
-def reorder_encoder_out(model, encoder_out, new_order):
+def reorder_encoder_out(encoder, model, encoder_out, new_order):
     """In place of the encoder's ``reorder_encoder_out``: expand nothing, and re-index only when a sentence leaves.
 
     A generator's first call repeats each sentence M times: that is noted instead of done. Later calls speak of rows
     (``new_order [B'·M]``); the sentences behind them are kept. Any other first order is carried out as it is; so is the
     first one where something was hooked or put onto what reads the source, and sees it once a beam in stock.
     """
-    encoder = model.encoder
     stock = type(encoder).reorder_encoder_out
     if BEAMS not in encoder_out:
         sentences = encoder_out["encoder_out"][0].size(1)
@@ -43,7 +42,7 @@ def share_beams(model):
     a bound method is not.
     """
     for name in METHODS:
-        vars(model.encoder)[name] = partial(reorder_encoder_out, model)
+        vars(model.encoder)[name] = partial(reorder_encoder_out, model.encoder, model)
 
 
 def unshare_beams(encoder):

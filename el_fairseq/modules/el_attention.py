@@ -9,7 +9,7 @@ from el_fairseq.modules.lineage import LINEAGE, new_state, own_mask
 from el_fairseq.modules.products import ROWS, forget_stale, multiply
 from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState
-from el_fairseq.modules.unchanged import is_plain_linear, say_once
+from el_fairseq.modules.unchanged import changes_weights, is_plain_linear, say_once
 from el_fairseq.ops import el_output, el_query, hidden_attention, merge_masks, prompted_attention, shared_kv_attention
 
 STATE = "el_state"  # what an attention keeps in the incremental state
@@ -292,8 +292,7 @@ class ELMultiheadAttention(MultiheadAttention):
 
     def _softmax(self):
         dropout = self.dropout_module
-        active = dropout.p > 0 and (self.training or dropout.apply_during_inference)
-        return {"softmax_dtype": SOFTMAX_DTYPE, "dropout": dropout if active else None}
+        return {"softmax_dtype": SOFTMAX_DTYPE, "dropout": dropout if changes_weights(dropout) else None}
 
 
 def _parts(kept, row_dim):

@@ -52,6 +52,13 @@ def is_plain_linear(module):
     return type(module.weight) in (nn.Parameter, torch.Tensor)
 
 
+def changes_weights(dropout):
+    """Whether the dropout of an attention does something to its weights: it drops some, or is not as stock built it."""
+    if type(dropout) is not FairseqDropout or not is_called_as_it_is(dropout):
+        return True
+    return dropout.p > 0 and (dropout.training or dropout.apply_during_inference)
+
+
 def change_in(part, known):
     """What keeps ``part``, an encoder or a decoder, from being computed past its modules: a phrase, or None.
 

@@ -76,7 +76,7 @@ def test_a_converted_model_can_be_converted_again_copied_pickled_and_moved():
         enable_el_attention(model, mode)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.float().double()):
         if twin is not model:
-            assert twin.encoder.reorder_encoder_out.args == (twin,)
+            assert twin.encoder.reorder_encoder_out.args == (twin.encoder, twin)
         for cls in (SequenceGenerator, ELSequenceGenerator):
             # the round trip through float32 changes the weights a little
             assert_same_hypotheses(generate([twin], cls), expected, tolerance=1e-4 if twin is model else 1e-9)
