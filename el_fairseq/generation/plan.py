@@ -25,6 +25,7 @@ from el_fairseq.modules.fixed_lineage import FixedLineage
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, hidden_everywhere
 from el_fairseq.modules.lineage import Lineage
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
+from el_fairseq.modules.unchanged import is_plain_dropout
 
 logger = logging.getLogger(__name__)
 TENSOR_CORES = (7, 0)  # from this compute capability
@@ -104,6 +105,8 @@ def _why_apart(model, search, beams, device, records):
     attentions = [a for layer in layers_of(decoder) for a in (layer.self_attn, layer.encoder_attn) if a is not None]
     if not all(isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for attention in attentions):
         return "stock attention decodes"
+    if not all(is_plain_dropout(attention.dropout_module) for attention in attentions):
+        return "something is hooked or put onto the dropout of attention weights"
     if draws_dropout(model):
         return "dropout (--retain-dropout) draws for each token"
     return None if device.type == "cpu" or records else "steps are not recorded, and nothing was measured"

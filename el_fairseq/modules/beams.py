@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from el_fairseq.modules.state import sentences_of_rows
-from el_fairseq.modules.unchanged import is_called_as_it_is, is_plain_linear, say_once
+from el_fairseq.modules.unchanged import is_called_as_it_is, is_plain_dropout, is_plain_linear, say_once
 
 BEAMS = "el_beams"  # key in the encoder output: how many decoder rows share one sentence
 UNREAD = ("encoder_embedding", "encoder_states", "fc_results")  # returned by encoders, read by no Transformer decoder
@@ -52,19 +52,17 @@ def unshare_beams(encoder):
 
 
 def _sees_each_beam(model):
-    """Whether something that stock calls with a source for each beam is not as stock, or this package, built it."""
-    if hasattr(model, "set_beam_size"):  # BART's beams share the source in stock, too
-        return False
+    """Whether something that stock calls once a beam is not as stock, or this package, built it."""
+    shares = hasattr(model, "set_beam_size")  # BART's beams share the source in stock, too, but not their weights
     decoder = model.decoder
     for number in range(len(decoder.layers)):
         layer = decoder.layers[number]
         attention = layer.encoder_attn
         if attention is None:
             continue
-        projections = getattr(attention, "k_proj", None), getattr(attention, "v_proj", None)
-        if not (is_called_as_it_is(layer) and is_called_as_it_is(attention) and all(map(is_plain_linear, projections))):
-            say_once(
-                f"each beam has a source of its own: something in decoder.layers.{number}.encoder_attn was changed"
-            )
+        readers = is_called_as_it_is(layer) and is_called_as_it_is(attention)
+        readers = readers and all(is_plain_linear(getattr(attention, name, None)) for name in ("k_proj", "v_proj"))
+        if not (readers or shares) or not is_plain_dropout(getattr(attention, "dropout_module", None)):
+            say_once(f"each beam has a source of its own: decoder.layers.{number}.encoder_attn was changed")
             return True
     return False

@@ -9,7 +9,7 @@ from el_fairseq.modules.lineage import LINEAGE, new_state, own_mask
 from el_fairseq.modules.products import ROWS, forget_stale, multiply
 from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState
-from el_fairseq.modules.unchanged import changes_weights, is_plain_linear, say_once
+from el_fairseq.modules.unchanged import changes_weights, is_plain_dropout, is_plain_linear, say_once
 from el_fairseq.ops import el_output, el_query, hidden_attention, merge_masks, prompted_attention, shared_kv_attention
 
 STATE = "el_state"  # what an attention keeps in the incremental state
@@ -168,13 +168,14 @@ class ELMultiheadAttention(MultiheadAttention):
         forget_stale([module for module in self.children() if type(module) is nn.Linear])
         if self.is_absorbable:
             return self.plan(attended)
-        say_once(f"{attended.kind}-attention keeps keys and values: its k_proj or v_proj is hooked or replaced")
+        say_once(f"{attended.kind}-attention keeps keys and values: something is hooked or put onto it")
         return PROJECTED
 
     @property
     def is_absorbable(self):
-        """Whether keys and values are now nothing but products with the weights of ``k_proj`` and ``v_proj``."""
-        return is_plain_linear(self.k_proj) and is_plain_linear(self.v_proj)
+        """Whether keys and values are now nothing but products with the weights of ``k_proj`` and ``v_proj``, and
+        nobody looks at attention weights, which EL-attention has in another arrangement."""
+        return is_plain_linear(self.k_proj) and is_plain_linear(self.v_proj) and is_plain_dropout(self.dropout_module)
 
     def _to_keep(self, query, row_dim):
         """Inputs ``[T, N, E]`` -> what is kept of them: ``[N, T, E]``, or keys and values ``[2, N, H, T, d]``."""

@@ -52,9 +52,14 @@ def is_plain_linear(module):
     return type(module.weight) in (nn.Parameter, torch.Tensor)
 
 
+def is_plain_dropout(module):
+    """Whether ``module`` is fairseq's dropout as stock built it."""
+    return type(module) is FairseqDropout and is_called_as_it_is(module)
+
+
 def changes_weights(dropout):
     """Whether the dropout of an attention does something to its weights: it drops some, or is not as stock built it."""
-    if type(dropout) is not FairseqDropout or not is_called_as_it_is(dropout):
+    if not is_plain_dropout(dropout):
         return True
     return dropout.p > 0 and (dropout.training or dropout.apply_during_inference)
 

@@ -77,3 +77,31 @@ def test_each_module_in_turn(kind, mode, before, monkeypatch):
                 wrong.append(f"{name} by {cls.__name__}: {type(error).__name__}: {str(error)[:300]}")
     assert not wrong, "\n".join(wrong)
     assert effects >= 6, "the changes change nothing"
+
+
+def shape(x):
+    return list(x.shape) if torch.is_tensor(x) else type(x).__name__
+
+
+def seen_by_hook(cls, model, name):
+    """What a hook on a module sees: the shapes of its inputs and output at each call."""
+    calls = []
+
+    def look(module, args, kwargs, output):
+        inputs = [shape(x) for x in args] + [(key, shape(kwargs[key])) for key in ("query", "x") if key in kwargs]
+        calls.append((inputs[:1], shape(output[0] if isinstance(output, tuple) else output)))
+
+    model.get_submodule(name).register_forward_hook(look, with_kwargs=True)
+    generate(cls, model)
+    return calls
+
+
+@pytest.mark.parametrize("mode", ["on", "auto"])
+@pytest.mark.parametrize("arch", ["transformer", "bart_base"])
+def test_hooks_see_what_they_see_in_stock(arch, mode):
+    """As often and in the same shapes: in parts of a batch, "the first sentence" would be another one."""
+    build = [build_model(arch, WORDS, **SIZE) for _ in range(2)]
+    for name in modules_of(build[0], lambda module: True):
+        stock, ours = (copy.deepcopy(model) for model in build)
+        expected = seen_by_hook(SequenceGenerator, stock, name)
+        assert seen_by_hook(ELSequenceGenerator, enable_el_attention(ours, mode), name) == expected, name
