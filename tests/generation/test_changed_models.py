@@ -1,4 +1,4 @@
-"""Models that people changed: whatever is hooked or put onto whichever module, the output is stock's with the same change."""
+"""Models that people changed: the output is that of stock with the same change."""
 
 import copy
 from itertools import product
@@ -6,7 +6,6 @@ from itertools import product
 import pytest
 import torch
 from changes import CHANGES
-from fairseq.models.transformer import TransformerEncoderBase
 from fairseq.sequence_generator import SequenceGenerator
 from helpers import assert_same_hypotheses, batch, build_model, dictionary
 from recording import record
