@@ -55,7 +55,7 @@ def joint_product(linears):
 
 def multiply(linear, x):
     """``linear(x)``, packed where that can be. Whoever calls this often calls ``forget_stale`` once a batch."""
-    packed = _packed_copy(linear) if x.dtype is linear.weight.dtype and is_plain_linear(linear) else None
+    packed = _packed_copy(linear) if is_plain_linear(linear) and x.dtype is linear.weight.dtype else None
     return linear(x) if packed is None else _multiply(linear.weight, few(linear.weight), packed, linear.bias, x)
 
 
