@@ -17,8 +17,8 @@ import torch
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 from benchmarking import append_row, integers, machine, names, seconds  # noqa: E402
-
 from el_fairseq.modules.packed_linear import PackedLinear  # noqa: E402
+
 from el_fairseq.ops.packed import can_pack, packed_linear  # noqa: E402
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}

@@ -19,6 +19,7 @@ from el_fairseq.generation.prompt import Prompts, prompt_lengths, why_step_by_st
 from el_fairseq.generation.retry import MAX_LEN, BatchSplitter
 from el_fairseq.generation.source import source_and_lengths
 from el_fairseq.generation.watch import Watch
+from el_fairseq.internals import own_registries
 from el_fairseq.modules.fixed_lineage import FixedLineage
 from el_fairseq.modules.lineage import LINEAGE, LineageState, SharedPast
 from el_fairseq.modules.ngram_block import NGramBlock
@@ -46,8 +47,8 @@ class ELSequenceGenerator(SequenceGenerator):
     def adopt(cls, generator):
         """The twin of a stock generator: the same models, search and options."""
         twin = cls.__new__(cls)
-        twin.__dict__.update(generator.__dict__)
-        twin._modules = dict(generator._modules)  # replacing one of them leaves the stock generator as it is
+        # what is replaced in its registries leaves the stock generator as it is
+        twin.__dict__.update(vars(generator), **own_registries(vars(generator)))
         twin._equip()
         return twin
 

@@ -6,6 +6,8 @@ from typing import Any, Optional
 
 from omegaconf import OmegaConf
 
+from el_fairseq.internals import options_of
+
 
 def dataclass_of(add_args, architecture, name, base, from_task=()):
     """A subclass of ``base``, called ``name``, with a field for each option that ``add_args`` adds to a parser.
@@ -19,7 +21,7 @@ def dataclass_of(add_args, architecture, name, base, from_task=()):
     filled = Namespace(**dict.fromkeys(from_task))
     architecture(filled)
     fields = []
-    for action in parser._actions:
+    for action in options_of(parser):
         default = None if hasattr(filled, action.dest) else action.default
         fields.append((action.dest, _type_of(action), field(default=default, metadata={"help": action.help})))
     return make_dataclass(name, fields, bases=(base,), namespace={"__module__": base.__module__})

@@ -8,6 +8,7 @@ from fairseq.modules import FairseqDropout, MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import nn
 
+from el_fairseq.internals import own_registries
 from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
 from el_fairseq.modules.layout import hidden_everywhere
@@ -142,7 +143,5 @@ def _recast(module, cls, **attributes):
     """The same module, with the same parameters and submodules, as an object of ``cls``."""
     twin = cls.__new__(cls)
     state = {key: value for key, value in module.__dict__.items() if key != "plan"}
-    for registry in ("_parameters", "_buffers", "_modules"):
-        state[registry] = dict(state[registry])
-    twin.__dict__.update(state, **attributes)
+    twin.__dict__.update(state, **own_registries(state), **attributes)
     return twin

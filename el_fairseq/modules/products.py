@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from el_fairseq.internals import version_of
 from el_fairseq.modules.unchanged import is_plain_linear
 from el_fairseq.ops.packed import can_pack, pack, packed_linear
 
@@ -124,7 +125,7 @@ class _Copy:
 
 
 def _which(tensors):
-    return [(id(x), x.data_ptr(), None if x.is_inference() else x._version) for x in tensors]
+    return [(id(x), x.data_ptr(), version_of(x)) for x in tensors]
 
 
 def _some(tensor):

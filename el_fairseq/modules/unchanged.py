@@ -17,6 +17,8 @@ from fairseq.modules import (
 from fairseq.modules.layer_norm import has_fused_layernorm
 from torch import nn
 
+from el_fairseq.internals import has_global_hooks, is_hooked
+
 logger = logging.getLogger(__name__)
 PLAIN = {  # the classes that a stock Transformer is built of, beside its layers and attentions
     nn.Embedding,
@@ -42,7 +44,7 @@ def is_stocks(module, method, *owners):
 
 def is_called_as_it_is(module):
     """Whether calling ``module`` does what its class's ``forward`` does, and nothing else."""
-    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    return not (is_hooked(module) or "forward" in vars(module))
 
 
 def is_plain_linear(module):
@@ -69,7 +71,7 @@ def change_in(part, known):
 
     known: base classes of its layers and attentions, whose own methods the caller looks at; the others are ``PLAIN``.
     """
-    if torch.nn.modules.module._has_any_global_hook():
+    if has_global_hooks():
         return "a hook on all modules"
     known = (type(part), *known)
     for name, module in part.named_modules():

@@ -4,14 +4,13 @@ PyTorch multiplies dense float32 matrices with MKL, which leaves AVX-512 unused 
 reads a weight badly for a handful of rows; measurements in ``docs/performance.md``.
 """
 
-import functools
-
 import torch
 import torch.nn.functional as F
 
+from el_fairseq.internals import has_packed_bfloat16, has_packed_products, linear_pointwise, reorder_linear_weight
+
 GRAINS = ((8, 1), (64, 8), (256, 16), (1024, 64))  # up to so many rows, a multiple of this
 LARGEST_GRAIN = 128
-OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 
 
 def can_pack(weight):
@@ -19,24 +18,20 @@ def can_pack(weight):
     return (
         weight.device.type == "cpu"
         and weight.layout is torch.strided
-        and torch.backends.mkldnn.is_available()
-        and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
-        and (weight.dtype is torch.float32 or weight.dtype is torch.bfloat16 and _multiplies_bfloat16())
+        and has_packed_products()
+        and (weight.dtype is torch.float32 or weight.dtype is torch.bfloat16 and has_packed_bfloat16())
     )
-
-
-@functools.cache
-def _multiplies_bfloat16():
-    """Whether the processor does, with AVX-512 BF16 or AMX."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def pack(weight):
     """A copy of ``weight [N, K]`` in the layout that ``packed_linear`` reads fastest."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+    return reorder_linear_weight(weight.detach())
 
 
 def packed_linear(x, packed, bias=None):
+    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; of one dtype, no gradients."""
+    return linear_pointwise(x, packed, bias)
+
     """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; of one dtype, no gradients.
 
     oneDNN compiles a product for every number of rows, in milliseconds, and does not give its memory back (about 1 MiB

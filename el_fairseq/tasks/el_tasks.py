@@ -18,6 +18,7 @@ from el_fairseq.generation import ELSequenceGenerator, enable_el_attention
 from el_fairseq.generation.batch_size import automatic_limits
 from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES
+from el_fairseq.internals import parent_of
 from el_fairseq.tasks.eval_rouge import EvalRouge
 from el_fairseq.tasks.repairs import REPAIRS
 
@@ -139,7 +140,7 @@ def _command_with(generation):
 
     None too in a hub: its configuration is that of the command that trained the model.
     """
-    whole = generation._get_parent() if OmegaConf.is_config(generation) else None
+    whole = parent_of(generation) if OmegaConf.is_config(generation) else None
     return whole if whole is not None and OmegaConf.select(whole, "common_eval.path") else None
 
 

@@ -12,6 +12,7 @@ from fairseq.logging import metrics
 from fairseq.scoring import build_scorer
 from omegaconf import OmegaConf
 
+from el_fairseq.internals import parent_of
 from el_fairseq.scoring.rouge import MEASURES
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class EvalRouge:
 
     def _rouge_scorer(self, generator, sample, model):
         """A scorer that holds the texts of ``sample``."""
-        command = self.cfg._get_parent() if OmegaConf.is_config(self.cfg) else None
+        command = parent_of(self.cfg) if OmegaConf.is_config(self.cfg) else None
         chosen = OmegaConf.select(command, "scoring._name") if command is not None else None
         scorer = build_scorer(command.scoring if chosen == "rouge" else "rouge", self.target_dictionary)
         if self._rouge_decoders is None and command is not None:

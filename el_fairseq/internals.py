@@ -1,0 +1,81 @@
+"""The private names of PyTorch, OmegaConf and argparse that this package reads, and names that only some versions have.
+
+Each is read here and nowhere else. Where a version lacks one, the answer is the one that costs time and never the one
+that changes a result. Private methods that classes of this package override are in ``OVERRIDDEN``: they have to be
+there, a test looks.
+"""
+
+import torch
+from torch.nn.modules import module as module_file
+
+OVERRIDDEN = {
+    "torch.nn.Module": ("_apply", "_load_from_state_dict"),
+    "fairseq.modules.MultiheadAttention": ("_get_input_buffer",),
+    "fairseq.sequence_generator.SequenceGenerator": ("_generate",),
+    "fairseq.sequence_generator.SequenceGeneratorWithAlignment": ("_prepare_batch_for_alignment",),
+}
+
+# Hooks of a module, and those of all modules; the ones that take keyword arguments or are always called are among them.
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
+
+# Where a module keeps what belongs to it: a copy of it that is to be changed needs its own.
+REGISTRIES = ("_parameters", "_buffers", "_modules")
+
+# oneDNN's products over a weight that was laid out for them.
+PACKED = ("_reorder_linear_weight", "_linear_pointwise")
+
+# torch 2.5 gave it this name.
+OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+
+
+def is_hooked(module):
+    """Whether calling ``module`` calls hooks or pre-hooks of its own besides; backward hooks do not count."""
+    return any(getattr(module, name, True) for name in HOOKS)
+
+
+def has_global_hooks():
+    """Whether calling any module calls hooks that were registered for all modules."""
+    return any(getattr(module_file, name, True) for name in GLOBAL_HOOKS)
+
+
+def own_registries(attributes):
+    """The registries in ``attributes``, the ``__dict__`` of a module, copied."""
+    return {name: attributes[name].copy() for name in REGISTRIES}
+
+
+def version_of(tensor):
+    """What changes when ``tensor`` is written in place; None for a tensor of inference mode, which has no version."""
+    return None if tensor.is_inference() else getattr(tensor, "_version", object())
+
+
+def has_packed_products():
+    """Whether this PyTorch has oneDNN's products over packed weights, in float32."""
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in PACKED)
+
+
+def has_packed_bfloat16():
+    """Whether the processor multiplies bfloat16, with AVX-512 BF16 or AMX; False where PyTorch cannot tell."""
+    tell = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return tell is not None and tell()
+
+
+def reorder_linear_weight(weight):
+    """``weight [N, K]`` as ``linear_pointwise`` reads it fastest."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight)
+
+
+def linear_pointwise(x, packed, bias):
+    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = reorder_linear_weight(W)``."""
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def parent_of(config):
+    """The configuration that an OmegaConf one is a part of, or None."""
+    get_parent = getattr(config, "_get_parent", None)
+    return None if get_parent is None else get_parent()
+
+
+def options_of(parser):
+    """The options that were added to an ``ArgumentParser``, each with ``dest``, ``type`` and ``default``."""
+    return parser._actions
