@@ -29,21 +29,17 @@ def pack(weight):
 
 
 def packed_linear(x, packed, bias=None):
-    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; of one dtype, no gradients."""
-    return linear_pointwise(x, packed, bias)
-
     """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; of one dtype, no gradients.
 
     oneDNN compiles a product for every number of rows, in milliseconds, and does not give its memory back (about 1 MiB
     each): so some rows of zeros are added where that makes for few numbers (``round_up``).
     """
-    rows = x.numel() // x.size(-1) if x.size(-1) else 0
+    rows = x.numel() // x.size(-1)
     missing = round_up(rows) - rows
     if missing == 0:
-        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+        return linear_pointwise(x, packed, bias)
     padded = F.pad(x.reshape(rows, -1), (0, 0, 0, missing))
-    product = torch.ops.mkldnn._linear_pointwise(padded, packed, bias, "none", [], "")
-    return product[:rows].view(*x.shape[:-1], -1)
+    return linear_pointwise(padded, packed, bias)[:rows].view(*x.shape[:-1], -1)
 
 
 def round_up(rows):
