@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from el_fairseq.internals import has_packed_bfloat16, has_packed_products, linear_pointwise, reorder_linear_weight
 
-GRAINS = ((8, 1), (64, 8), (256, 16), (1024, 64))  # up to so many rows, a multiple of this
-LARGEST_GRAIN = 128
+GRAINS = ((8, 1), (64, 8), (256, 16), (1024, 32))  # up to so many rows, a multiple of this
+LARGEST_GRAIN = 64
 
 
 def can_pack(weight):
