@@ -29,7 +29,7 @@ from el_fairseq.plain_data import HARMLESS, evaluate
 
 GUARDED = ("fairseq", "fairseq_cli", "el_fairseq")  # packages whose calls are guarded
 EVAL = re.compile(rb"(?<![\w.])eval\(")
-PASSED_ON = (OSError, MemoryError, torch.OutOfMemoryError)  # these say themselves what is wrong, and it is not the file
+NOT_THE_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError, torch.OutOfMemoryError)
 LOCK = threading.RLock()  # torch keeps one list of allowed classes for all threads
 
 
@@ -55,7 +55,7 @@ def _guarded(load):
         try:
             with _harmless_allowed():
                 return load(f, *args, **{**kwargs, "weights_only": True})
-        except PASSED_ON:
+        except NOT_THE_FILE:
             raise
         except Exception as error:
             name = f if isinstance(f, (str, os.PathLike)) else getattr(f, "name", "in memory")

@@ -84,6 +84,7 @@ HARMLESS = {
     "builtins.dict": dict,
     "builtins.list": list,
     "builtins.int": int,
+    "builtins.bytes": bytes,  # of an empty array
     # a best score that was a numpy number; counts of n-grams, which --eval-bleu keeps in its meters
     "numpy.dtype": NumberType,
     "numpy.ndarray": Array,
