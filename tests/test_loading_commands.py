@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from commands import ROOT, assert_same_output, generate, lines_of, run, train
+from commands import ALL, ROOT, assert_same_output, generate, lines_of, run, train
 from hostile import ASKS_FOR_EVERYTHING, CODE, touch
 
 from el_fairseq.compat import load_checkpoint
@@ -12,6 +12,7 @@ from el_fairseq.compat import load_checkpoint
 PLUGIN_AND_LAST_MAIN = f"import el_fairseq\n{ASKS_FOR_EVERYTHING}"
 pytestmark = pytest.mark.slow
 TINY = "--arch transformer_tiny --share-all-embeddings"
+SHORT = "--batch-size 60 --beam 1 --max-len-b 5"
 EL = "--task el_translation --beam 3"
 REFUSED = r"el_fairseq: checkpoint \S+evil.pt: refused: it holds posix.system, which is not plain data"
 
@@ -62,7 +63,7 @@ def test_hostile_checkpoints_are_refused_though_fairseq_asks_for_them(name, data
 
 
 def test_without_the_plugin_they_are_not(data, evil, tmp_path):
-    run("fairseq-generate", data, user_dir(tmp_path, ASKS_FOR_EVERYTHING), f"--path {evil} --batch-size 16")
+    run("fairseq-generate", data, user_dir(tmp_path, ASKS_FOR_EVERYTHING), f"--path {evil} {SHORT}")
     assert (tmp_path / "ran").exists()
 
 
@@ -71,7 +72,7 @@ def last_main(command, *arguments, **kwargs):
 
 
 def test_with_the_sources_of_fairseqs_last_main(data, trained, evil, tmp_path):
-    options = f"{data} --batch-size 16 --path"
+    options = f"{data} {SHORT} --path"
     output = last_main("generate", f"{options} {evil} --task el_translation", ok=False)
     assert re.search(REFUSED, output.strip().splitlines()[-1]) and not (tmp_path / "ran").exists()
     run("python", "tests/last_main.py", "generate", f"{options} {evil}")  # without the plugin
@@ -95,7 +96,7 @@ def test_an_option_that_is_code_is_refused(data, trained, tmp_path):
     assert "ValueError: el_fairseq: refused: fairseq would run the option \"__import__('os')" in output
     assert not (tmp_path / "ran").exists()
     without = user_dir(tmp_path, ASKS_FOR_EVERYTHING)
-    run("fairseq-generate", data, f"{without} --batch-size 16 --path {tmp_path}/evil.pt", ok=False)
+    run("fairseq-generate", data, f"{without} {SHORT} --path {tmp_path}/evil.pt", ok=False)
     assert (tmp_path / "ran").exists()
 
 
@@ -115,19 +116,16 @@ def test_the_readmes_way_to_allow_a_class_allows_it(data, trained, tmp_path):
     run("python", tmp_path / "make.py")
     refused = generate(data, tmp_path / "own.pt", EL, ok=False)
     assert "refused: it holds my_package.Settings, which is not plain data" in refused
-    user = user_dir(tmp_path, snippet)
-    own = run("fairseq-generate", data, user, f"--path {tmp_path}/own.pt --batch-size 16 {EL} --max-len-b 20")
-    plain = run(
-        "fairseq-generate", data, user, f"--path {trained}/checkpoint_last.pt --batch-size 16 {EL} --max-len-b 20"
-    )
-    assert_same_output(own, plain)
+    options = f"{user_dir(tmp_path, snippet)} --batch-size 16 {EL} --nbest 2 --max-len-b 20 {ALL} --path"
+    own = run("fairseq-generate", data, f"{options} {tmp_path}/own.pt")
+    assert_same_output(own, generate(data, trained / "checkpoint_last.pt", EL))
     assert "decoder state: peak" in own
 
 
 def test_an_average_generates_as_a_checkpoint(data, trained, tmp_path):
     average = f"--inputs {trained} --num-update-checkpoints 2 --output {tmp_path}/average.pt"
     output = run("python", "scripts/average_checkpoints.py", average)
-    paths = re.findall(rf"[12]/2 ({trained}/checkpoint_\d_[23]0\.pt)\n", output)
+    paths = re.findall(rf"[12]/2 ({trained}/checkpoint_\d_\d0\.pt)\n", output)
     assert len(paths) == 2 and "the mean of 2 checkpoints" in output
     states = [load_checkpoint(path)["model"] for path in paths]
     mean = load_checkpoint(tmp_path / "average.pt")["model"]
