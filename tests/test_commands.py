@@ -10,6 +10,7 @@ from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
 
 from el_fairseq import enable_el_attention
+from el_fairseq.compat import load_checkpoint
 from el_fairseq.modules import ELMultiheadAttention
 
 MODELS = {
@@ -76,7 +77,7 @@ def test_el_architecture_trains_as_stock_and_exchanges_checkpoints(data, checkpo
     stock, ours = checkpoint("transformer"), checkpoint("el_transformer")
     losses = [re.findall(r" loss=([\d.]+)", checkpoint.logs[m][1]) for m in ("transformer", "el_transformer")]
     assert losses[0] == losses[1] and len(losses[0]) >= 6
-    states = [torch.load(path, weights_only=True)["model"] for path in (stock, ours)]
+    states = [load_checkpoint(path)["model"] for path in (stock, ours)]
     assert list(states[0]) == list(states[1])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     expected = generate(data, stock, "--task translation --beam 4")
