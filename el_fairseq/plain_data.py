@@ -19,6 +19,7 @@ import typing
 import numpy
 import omegaconf
 from fairseq.data import Dictionary
+from fairseq.distributed import utils as distributed
 from fairseq.logging import meters
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
@@ -73,6 +74,8 @@ HARMLESS = {
     "fairseq.logging.meters.StopwatchMeter": meters.StopwatchMeter,
     "fairseq.logging.meters.TimeMeter": meters.TimeMeter,
     "fairseq.data.dictionary.Dictionary": Dictionary,  # the state of tasks on audio
+    # stands for a tensor in what a process of a training sends to the others, its checkpoint for example
+    "fairseq.distributed.utils._TensorPlaceholder": distributed._TensorPlaceholder,
     # checkpoints of 0.12 may keep their configuration as it was
     "omegaconf.dictconfig.DictConfig": omegaconf.DictConfig,
     "omegaconf.listconfig.ListConfig": omegaconf.ListConfig,

@@ -1,6 +1,8 @@
 """fairseq's commands and checkpoints: real ones load, hostile ones are refused, averages generate."""
 
 import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -85,6 +87,23 @@ def test_training_resumes_with_the_sources_of_fairseqs_last_main(data, trained, 
     assert re.search(r"Loaded checkpoint \S+checkpoint_last.pt \(epoch \d @ 30 updates\)", output)
     state = load_checkpoint(tmp_path / "checkpoint_last.pt")
     assert state["optimizer_history"][-1]["num_updates"] == 32
+
+
+def test_two_processes_resume(data, trained, tmp_path):
+    """One reads the checkpoint and sends it to the other, through ``torch.save`` and ``torch.load``."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    options = (
+        f"{TINY} --optimizer adam --lr 0.005 --max-tokens 800 --max-update 32 --disable-validation --cpu "
+        f"--restore-file {trained}/checkpoint_last.pt --reset-dataloader --save-dir {tmp_path} "
+        f"{user_dir(tmp_path, PLUGIN_AND_LAST_MAIN)} --distributed-world-size 2 --distributed-no-spawn "
+        f"--ddp-backend legacy_ddp --distributed-backend gloo --distributed-init-method tcp://localhost:{port} --distributed-rank"
+    )
+    with ThreadPoolExecutor() as pool:
+        ranks = [pool.submit(run, "fairseq-train", data, f"{options} {rank}") for rank in range(2)]
+    assert "done training" in ranks[0].result() and ranks[1].result()
+    assert load_checkpoint(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == 32
 
 
 def test_an_option_that_is_code_is_refused(data, trained, tmp_path):
