@@ -98,10 +98,10 @@ def test_two_processes_resume(data, trained, tmp_path):
         f"{TINY} --optimizer adam --lr 0.005 --max-tokens 800 --max-update 32 --disable-validation --cpu "
         f"--restore-file {trained}/checkpoint_last.pt --reset-dataloader --save-dir {tmp_path} "
         f"{user_dir(tmp_path, PLUGIN_AND_LAST_MAIN)} --distributed-world-size 2 --distributed-no-spawn "
-        f"--ddp-backend legacy_ddp --distributed-backend gloo --distributed-init-method tcp://localhost:{port} --distributed-rank"
+        f"--distributed-backend gloo --ddp-backend legacy_ddp --distributed-init-method tcp://localhost:{port}"
     )
     with ThreadPoolExecutor() as pool:
-        ranks = [pool.submit(run, "fairseq-train", data, f"{options} {rank}") for rank in range(2)]
+        ranks = [pool.submit(run, "fairseq-train", data, f"{options} --distributed-rank {rank}") for rank in range(2)]
     assert "done training" in ranks[0].result() and ranks[1].result()
     assert load_checkpoint(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == 32
 
