@@ -1,8 +1,8 @@
 """EL-attention and MHE attention for fairseq (``--user-dir el_fairseq``)."""
 
-from el_fairseq.compat import load_stock_checkpoints
+from el_fairseq.compat import guard_loading
 
-load_stock_checkpoints()
+guard_loading()
 
 from el_fairseq import models  # noqa: E402
 from el_fairseq.generation import disable_el_attention, enable_el_attention  # noqa: E402

@@ -14,6 +14,7 @@ from helpers import assert_close, assert_same_hypotheses
 from omegaconf import OmegaConf
 
 from el_fairseq import disable_el_attention, enable_el_attention
+from el_fairseq.compat import load_checkpoint
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.plan import PLANS
 from el_fairseq.modules import ELMultiheadAttention
@@ -205,7 +206,7 @@ def test_sample_reads_all_prompts_at_once_after_enabling_and_not_before(saved, t
 
 def test_a_checkpoint_of_a_training_in_bf16_or_with_shards_loads_as_any_other(saved, tmp_path):
     folder = saved("transformer_lm")
-    state = torch.load(folder / "model.pt")
+    state = load_checkpoint(folder / "model.pt")
     state["cfg"]["task"].update(_name="el_language_modeling", el_attention="on")
     state["cfg"]["common"]["bf16"], state["cfg"]["dataset"]["num_shards"] = True, 4
     torch.save(state, tmp_path / "model.pt")
