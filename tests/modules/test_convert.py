@@ -95,6 +95,17 @@ def test_training_is_stock_bit_by_bit():
         assert (ours is None and stocks is None) or torch.equal(ours, stocks)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_validation_is_stock_bit_by_bit(dtype):
+    logits = []
+    for mode in ("off", "on"):
+        model = enable_el_attention(build_model("transformer", WORDS, dtype=dtype), mode)
+        with torch.no_grad():
+            generate([model], ELSequenceGenerator)
+            logits.append(model(**SAMPLE["net_input"])[0])
+    assert torch.equal(*logits)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("arch", OUTSIDE)
 def test_a_model_that_cannot_take_part_decodes_as_stock_and_one_log_line_says_so(arch, caplog):
