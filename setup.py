@@ -15,12 +15,11 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.9",
+    # fairseq 0.12.2 fails with torch >= 2.6; ve-fairseq, its last main with 53 lines mended, is there for these two
+    python_requires=">=3.11,<3.13",
     packages=find_packages(include=["el_fairseq", "el_fairseq.*"]),
     install_requires=[
-        # fairseq 0.12.2 does not import on Python >= 3.11; ve-fairseq is its last main with that mended.
-        "fairseq>=0.12.2; python_version < '3.11'",
-        "ve-fairseq>=0.12.3; python_version >= '3.11'",
+        "ve-fairseq>=0.12.3",
         "torch>=2.6",
         "numpy<2",  # fairseq reads np.compat: language models' sample(), --sample-break-mode eos
         "sacrebleu>=2.0",

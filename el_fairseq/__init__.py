@@ -1,6 +1,10 @@
 """EL-attention and MHE attention for fairseq (``--user-dir el_fairseq``)."""
 
-from el_fairseq.compat import guard_loading
+from el_fairseq.internals import require_torch
+
+require_torch()
+
+from el_fairseq.compat import guard_loading  # noqa: E402
 
 guard_loading()
 

@@ -1,17 +1,17 @@
-"""The private names of PyTorch, OmegaConf and argparse that this package reads, and names that only some versions have.
+"""The private names of PyTorch, OmegaConf and argparse that this package reads, and the PyTorch that it needs.
 
-Each is read here and nowhere else. Where a version lacks one, the answer is the one that costs time and never the one
-that changes a result. Private methods that classes of this package override are in ``OVERRIDDEN``: they have to be
-there, a test looks.
+Each name is read here and nowhere else. Where a version lacks one, the answer is the one that costs time and never the
+one that changes a result. Private methods that classes of this package inherit, and override or call, are in
+``INHERITED``: they have to be there, a test looks.
 """
 
 import torch
 from torch.nn.modules import module as module_file
 
-OVERRIDDEN = {
+INHERITED = {
     "torch.nn.Module": ("_apply", "_load_from_state_dict"),
     "fairseq.modules.MultiheadAttention": ("_get_input_buffer",),
-    "fairseq.sequence_generator.SequenceGenerator": ("_generate",),
+    "fairseq.sequence_generator.SequenceGenerator": ("_generate", "_prefix_tokens"),
     "fairseq.sequence_generator.SequenceGeneratorWithAlignment": ("_prepare_batch_for_alignment",),
 }
 
@@ -25,8 +25,16 @@ REGISTRIES = ("_parameters", "_buffers", "_modules")
 # oneDNN's products over a weight that was laid out for them.
 PACKED = ("_reorder_linear_weight", "_linear_pointwise")
 
-# torch 2.5 gave it this name.
-OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+OLDEST = (2, 6)  # of torch
+
+
+def require_torch():
+    """Raise ``ImportError`` where torch is older than 2.6."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST:
+        raise ImportError(
+            f"el_fairseq needs torch 2.6 or newer, and this is torch {torch.__version__}. Older ones run code from a "
+            "checkpoint even where they are told to load data alone (CVE-2025-32434)."
+        )
 
 
 def is_hooked(module):

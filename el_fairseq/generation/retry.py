@@ -13,7 +13,6 @@ import torch
 from fairseq.search import DiverseBeamSearch, Sampling
 
 from el_fairseq.generation.source import source_and_lengths
-from el_fairseq.internals import OutOfMemoryError
 from el_fairseq.modules.convert import draws_dropout
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ ADVICE = (
 
 def is_out_of_memory(error):
     """Whether this is what torch, or a library below it, raises when memory of a GPU or of the CPU has run out."""
-    return isinstance(error, (OutOfMemoryError, MemoryError)) or any(text in str(error) for text in TEXTS)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in TEXTS)
 
 
 def rows_of(batch, sentences, rows):
@@ -68,7 +67,7 @@ class BatchSplitter:
             constraints); tensors with a row a sentence are split with it.
 
         Raises:
-            OutOfMemoryError (torch): there is no memory for one sentence alone; the message says what can be done.
+            torch.OutOfMemoryError: there is no memory for one sentence alone; the message says what can be done.
         """
         source, lengths = source_and_lengths(sample["net_input"], generator.eos, generator.pad)
         max_len = generator.max_len_for(source.size(1), lengths)
@@ -111,7 +110,7 @@ class _Run:
             if not is_out_of_memory(error):
                 raise
             if sentences == 1:
-                raise OutOfMemoryError(ADVICE.format(self.width, self.max_len)) from error
+                raise torch.OutOfMemoryError(ADVICE.format(self.width, self.max_len)) from error
         else:
             self.largest = max(self.largest, sentences)
             self.splitter.succeeded(size)

@@ -179,5 +179,6 @@ def _register_twin(name):
 
 
 for _name in STOCK_TASKS:
-    if f"el_{_name}" not in TASK_REGISTRY:  # this package can be imported again: a worker, a second path
+    # fairseq 0.12.2 has fewer tasks; this package can be imported again: a worker, a second path
+    if _name in TASK_REGISTRY and f"el_{_name}" not in TASK_REGISTRY:
         _register_twin(_name)

@@ -1,0 +1,100 @@
+"""Other versions of PyTorch: a part of the tests, among them those that decode every task once, with each.
+
+An environment a version is made in .venvs, once: 6 GB and about 2 minutes each. The tests take one minute each.
+"""
+
+import argparse
+import platform
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OLDEST_AND_NEWEST = ("2.6.0", "2.14.1")
+FOLLOW_TORCH = ("torch", "torchaudio", "triton", "sympy")  # torch says which of these it needs
+TOOLS = ("pytest", "pytest-xdist", "setuptools")
+TESTS = (
+    "tests/test_task_commands.py",  # every task
+    "tests/test_commands.py",  # what most people run
+    "tests/test_compat.py",
+    "tests/test_internals.py",
+    "tests/ops",
+    "tests/models",
+    "tests/modules/test_convert.py",
+    "tests/modules/test_packed_linear.py",
+    "tests/modules/test_packed_attention.py",
+    "tests/generation/test_decoder_step.py",
+    "tests/generation/test_retry.py",
+)
+REPORT = """
+from importlib.metadata import version
+names = ("torch", "torchaudio", "triton", "ve-fairseq", "numpy")
+print(", ".join(f"{name} {version(name)}" for name in names))
+"""
+
+
+def constraints(torch):
+    """Those of constraints.txt, with another torch and what it requires."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return "\n".join([*(line for line in lines if line.split("==")[0] not in FOLLOW_TORCH), f"torch=={torch}", ""])
+
+
+def environment(torch, python):
+    """The Python of the environment with this torch, which is made if it is not there or not as it should be."""
+    folder = ROOT / f".venvs/torch-{torch}"
+    made_by, own = folder / "made-by.txt", folder / "bin/python"
+    wanted = f"{python}\n{constraints(torch)}{(ROOT / 'setup.py').read_text()}"
+    if made_by.exists() and made_by.read_text() == wanted:
+        return own
+    print(f"making .venvs/torch-{torch}", flush=True)
+    subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+    (folder / "constraints.txt").write_text(constraints(torch))
+    pip = [own, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", folder / "constraints.txt"]
+    subprocess.run([*pip, *TOOLS], check=True)
+    subprocess.run([*pip, "--no-build-isolation", "--editable", ROOT], check=True)
+    made_by.write_text(wanted)
+    return own
+
+
+def run_tests(python, arguments):
+    """What pytest says at the end, and whether that is good."""
+    began = time.monotonic()
+    command = [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        print(done.stdout, flush=True)
+    return done.returncode == 0, f"{counts(done.stdout)} in {time.monotonic() - began:.0f} s"
+
+
+def counts(output):
+    """``12 passed, 3 skipped`` from pytest's output."""
+    found = re.findall(r"\d+ (?:passed|failed|skipped|errors?)", output)
+    return ", ".join(dict.fromkeys(found)) or "no test ran"
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="scripts/test_versions.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("torch", nargs="*", default=OLDEST_AND_NEWEST, help="default: 2.6.0 and 2.14.1")
+    parser.add_argument("--python", default=sys.executable, help="another Python, for environments of other versions")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result there, too")
+    options = parser.parse_args()
+    report, good = [" ".join(["scripts/test_versions.py", *sys.argv[1:]])], True
+    for torch in options.torch:
+        python = environment(torch, options.python)
+        version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.strip()
+        installed = subprocess.run([python, "-c", REPORT], capture_output=True, text=True, check=True).stdout.strip()
+        passed, result = run_tests(python, TESTS)
+        good = good and passed
+        report.append(f"{version}, {installed}: {result}")
+        print(report[-1], flush=True)
+    if options.out is not None:
+        options.out.write_text("\n".join([*report, f"{platform.system()}, {platform.machine()}", ""]))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
