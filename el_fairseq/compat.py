@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from el_fairseq.internals import name_of_caller
 from el_fairseq.plain_data import HARMLESS, evaluate
 
 GUARDED = ("fairseq", "fairseq_cli", "el_fairseq")  # packages whose calls are guarded
@@ -48,7 +49,7 @@ def load_checkpoint(path):
 def _guarded(load):
     @functools.wraps(load)
     def guarded(f, *args, **kwargs):
-        caller = sys._getframe(1).f_globals.get("__name__", "")
+        caller = name_of_caller()
         if caller.partition(".")[0] not in GUARDED:
             return load(f, *args, **kwargs)
         _guard_eval()  # a model that was imported since may be built from what is read here

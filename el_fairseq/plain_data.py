@@ -19,10 +19,11 @@ import typing
 import numpy
 import omegaconf
 from fairseq.data import Dictionary
-from fairseq.distributed import utils as distributed
 from fairseq.logging import meters
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
+
+from el_fairseq.internals import tensor_placeholders
 
 NUMBER = re.compile(r"[<>=|]?[biufc]\d+")  # as numpy writes a type: f8, i4, b1
 DATA = (
@@ -75,7 +76,7 @@ HARMLESS = {
     "fairseq.logging.meters.TimeMeter": meters.TimeMeter,
     "fairseq.data.dictionary.Dictionary": Dictionary,  # the state of tasks on audio
     # stands for a tensor in what a process of a training sends to the others, its checkpoint for example
-    "fairseq.distributed.utils._TensorPlaceholder": distributed._TensorPlaceholder,
+    **{f"{cls.__module__}.{cls.__qualname__}": cls for cls in tensor_placeholders()},
     # checkpoints of 0.12 may keep their configuration as it was
     "omegaconf.dictconfig.DictConfig": omegaconf.DictConfig,
     "omegaconf.listconfig.ListConfig": omegaconf.ListConfig,

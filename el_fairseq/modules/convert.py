@@ -8,7 +8,7 @@ from fairseq.modules import FairseqDropout, MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import nn
 
-from el_fairseq.internals import own_registries
+from el_fairseq.internals import compiled, own_registries
 from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
 from el_fairseq.modules.layout import hidden_everywhere
@@ -16,8 +16,8 @@ from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 # Whose own code is known to read and to order encoder output as the others do.
 KNOWN_DECODERS = (TransformerDecoderBase, TransformerDecoderScriptable)
-WRAPPERS = (ModuleProxyWrapper, LegacyDistributedDataParallel, nn.DataParallel, nn.parallel.DistributedDataParallel)
 KNOWN_ENCODERS = (TransformerEncoderBase, S2TTransformerEncoder, S2TConformerEncoder)
+WRAPPERS = (ModuleProxyWrapper, LegacyDistributedDataParallel, nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def use_el_attention(model, plan=hidden_everywhere):
@@ -77,11 +77,7 @@ def layers_of(decoder):
 def unwrapped(model):
     """The model in a wrapper for several processes or devices, or for ``torch.compile``; any other as it is."""
     while True:
-        inner = (
-            getattr(model, "module", None)
-            if isinstance(model, WRAPPERS)
-            else vars(model).get("_modules", {}).get("_orig_mod")
-        )
+        inner = model.module if isinstance(model, WRAPPERS) else compiled(model)
         if inner is None:
             return model
         model = inner
