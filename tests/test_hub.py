@@ -301,13 +301,13 @@ def test_snippets_of_the_readme_run_as_printed(saved, moved, snippet, tmp_path, 
     moved("cfg")
     bart = shutil.copytree(saved("bart"), tmp_path / "bart")
     known = json.loads((bart / "encoder.json").read_text())
-    more = [letter for letter in bytes_to_unicode().values() if letter not in known]
-    known.update({letter: len(known) + i for i, letter in enumerate(more)})
-    (bart / "encoder.json").write_text(json.dumps(known))
+    (bart / "encoder.json").write_text(json.dumps({**dict.fromkeys(bytes_to_unicode().values(), 0), **known}))
     files = {"gpt2_encoder_json": f"{bart}/encoder.json", "gpt2_vocab_bpe": f"{bart}/vocab.bpe"}
     monkeypatch.setattr(BARTModel, "hub_models", lambda: {"bart.large.cnn": {"path": str(bart), **files}})
     monkeypatch.chdir(tmp_path)
-    names, enabled = {}, []
-    monkeypatch.setattr("el_fairseq.enable_el_attention", lambda *a, **k: enabled.append(enable_el_attention(*a, **k)))
-    exec(SNIPPETS[snippet], names)
-    assert len(enabled) == 1 and isinstance(enabled[0], torch.nn.Module)
+    modes = []
+    monkeypatch.setattr(
+        "el_fairseq.enable_el_attention", lambda hub, mode: modes.append(mode) or enable_el_attention(hub, mode)
+    )
+    exec(SNIPPETS[snippet], {})
+    assert modes == ["on"]
