@@ -15,7 +15,7 @@ INSTEAD = "leave out task= in from_pretrained, and call enable_el_attention(hub,
 def no_such_file(error):
     """The error for a file that a task made from a checkpoint does not find."""
     where = "with task={...} from_pretrained looks in the folder of the training"
-    return FileNotFoundError(error.errno, f"{error.strerror}; {where}: {INSTEAD}", error.filename)
+    return FileNotFoundError(f"{error}: {where}; {INSTEAD}")
 
 
 def warn_of_another_folder(task_options, model_options):
