@@ -89,6 +89,22 @@ def test_el_architecture_trains_as_stock_and_exchanges_checkpoints(data, checkpo
         assert_same_output(generate(data, path, "--task translation --beam 4", override), expected)
 
 
+OVERRIDES = {  # --model-overrides under a stock task and under ours, which lines of the log say so
+    "both names": ("translation", "{'_name':'el_transformer','arch':'el_transformer'}", [("ELTransformerModel", "on")]),
+    "arch alone, a stock task": ("translation", "{'arch':'el_transformer'}", []),
+    "arch alone, an el_ task": ("el_translation", "{'arch':'el_transformer'}", [("TransformerModel", "auto")]),
+}
+
+
+@pytest.mark.parametrize("case", OVERRIDES)
+def test_the_log_says_once_whether_el_attention_is_active(data, checkpoint, case):
+    task, overrides, active = OVERRIDES[case]
+    log = generate(data, checkpoint("transformer"), f"--task {task} --beam 2 --model-overrides {overrides}")
+    assert re.findall(r"(\w+) decodes with EL-attention \(mode (\w+)\): 2 self-.*, 2 cross-", log) == active
+    warned = "'arch': 'el_transformer' changes nothing without '_name', the model is a TransformerModel"
+    assert log.count(warned) == (case == "arch alone, an el_ task")
+
+
 def test_training_resumes_from_a_stock_checkpoint(data, tmp_path):
     """The second epoch starts where the first one ended: optimizer, updates and loss go on."""
     first = train(data, tmp_path, MODELS["transformer"], until="--max-epoch 1")
