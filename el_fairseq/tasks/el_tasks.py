@@ -117,7 +117,14 @@ class ELTaskMixin:
         return generator
 
     def build_model(self, cfg, *args, **kwargs):
-        """As stock; the task remembers its models while they live, for ``--el-max-tokens auto``."""
+        """As stock; the task remembers its models while they live, for ``--el-max-tokens auto``.
+
+        Raises:
+            ValueError: ``--replace-unk``, with which fairseq's commands stop at the first unknown word, or before.
+        """
+        command = _command_of(self._options)
+        if command is not None:
+            _refuse_replace_unk(command.generation.replace_unk)
         model = super().build_model(cfg, *args, **kwargs)
         warn_of_another_architecture(model, cfg)
         if getattr(self, "_in_hub", False):
@@ -173,6 +180,15 @@ def _command_of(task):
 def _folder_of_shard(folder, distributed):
     shards = distributed.distributed_world_size
     return folder if shards == 1 else str(Path(folder) / f"shard{distributed.distributed_rank}")
+
+
+def _refuse_replace_unk(dictionary):
+    if dictionary is not None:
+        raise ValueError(
+            f"--replace-unk {dictionary.strip()}: fairseq's commands cannot replace unknown words any more: they want "
+            "alignments in another form than generators give. Leave it out; --print-alignment hard prints lines A-... "
+            "with the source word of each word"
+        )
 
 
 def _refuse_shards(shards):
