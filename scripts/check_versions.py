@@ -58,7 +58,8 @@ def environment(torch, python):
     print(f"making {folder.relative_to(ROOT)}", flush=True)
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
     (folder / "constraints.txt").write_text(constraints(torch))
-    pip = [own, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", folder / "constraints.txt"]
+    options = "-qq --no-compile --disable-pip-version-check --constraint"
+    pip = [own, "-m", "pip", "install", *options.split(), folder / "constraints.txt"]
     subprocess.run([*pip, *TOOLS], check=True)
     subprocess.run([*pip, "--no-build-isolation", "--editable", ROOT], check=True)
     made_by.write_text(wanted)
