@@ -41,8 +41,7 @@ def compare_every_way(mixed):
     """Decode a ``MixedCase`` as stock and in all ``WAYS``, in float64.
 
     Returns:
-        A ``Counter``: ``hypotheses`` that were compared; whether the case ``stopped`` stock, was ``recorded``, and had
-        a sentence that ``left early``, a step or more before another.
+        A ``Counter`` of how many ``hypotheses`` were compared, and what else was true of the case: 0 or 1 each.
 
     Raises:
         DifferenceError: a way gives something else, or stops. Whatever stock raises, but that it found no hypothesis.
@@ -63,7 +62,7 @@ def compare_every_way(mixed):
                 except Exception as error:
                     raise DifferenceError(way) from error
             found["hypotheses"] += sum(map(len, actual))
-            found["recorded"] |= bool(recordings)
+            found["steps recorded"] |= bool(recordings)
     last = [max(len(hypo["tokens"]) for hypo in hypotheses) for hypotheses in actual]
-    found["left early"], found["stopped"] = int(min(last) < max(last)), int(expected is None)
+    found["a sentence ended early"], found["stock found nothing"] = int(min(last) < max(last)), int(expected is None)
     return found

@@ -40,12 +40,30 @@ class MixedCase:
         models = [member.build_model() for member in self.members]
         return models, [write_out(model) for model in models]
 
+    def occurring(self):
+        """Names of what not every case has."""
+        search, options = self.search, self.search.options
+        prefix, lengths = search.prefix, self.sample["net_input"]["src_lengths"]
+        occurs = {
+            "prefixes": prefix is not None,
+            "prefixes of different lengths": prefix is not None and bool(prefix.eq(search.words.pad()).any()),
+            "n-gram blocking": options["no_repeat_ngram_size"] > 0,
+            "constraints": search.constraints is not None,
+            "fusion with a language model": "lm_model" in options,
+            "the length of the source": options["match_source_len"],
+            "a penalty for unknown tokens": options["unk_penalty"] != 0,
+            "suppressed tokens": bool(options["tokens_to_suppress"]),
+            "a temperature": options["temperature"] != 1,
+            "sources of different lengths": len(set(lengths.tolist())) > 1,
+        }
+        return [name for name, does in occurs.items() if does]
+
     def __str__(self):
         search, sources = self.search, self.sample["net_input"]["src_tokens"]
-        given = {name: value for name, value in search.options.items() if name != "lm_model"}
+        options = {name: value for name, value in search.options.items() if name != "lm_model"}
         lines = [f"{self.kind}: {', '.join(member.arch for member in self.members)}"]
         lines += [f"  model {member.seed}: {member.arch} {member.model}" for member in self.members]
-        lines += [f"  search: {search.kind} {search.strategy.options} {given}"]
+        lines += [f"  search: {search.kind} {search.strategy.options} {options}"]
         lines += [f"  {'with' if 'lm_model' in search.options else 'without'} a language model beside it"]
         lines += [f"  sources: {sources.tolist()}"]
         lines += [f"  prefix: {search.prefix.tolist()}"] if search.prefix is not None else []
