@@ -26,10 +26,11 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "scripts", "tests", "tests/generation")]
 
-import el_fairseq  # noqa: E402, F401
 from benchmarking import machine  # noqa: E402
 from every_way import WAYS, compare_every_way  # noqa: E402
 from mixed_cases import mixed_case  # noqa: E402
+
+import el_fairseq  # noqa: E402, F401
 
 
 def parse_args(argv):
