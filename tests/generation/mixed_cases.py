@@ -144,7 +144,9 @@ def _redraw(rng, base):
         prefix = random_prompts(rng, words, lengths)
     search = random_search(rng, base.seed, words, base.sample, limits, prefix, base.search.bos)
     if search.prefix is not None and search.kind not in FORBID_ENDS and rng.random() < 0.2:
-        prefix[rng.randrange(sentences), rng.randrange(max(lengths))] = words.eos()
+        # Within its tokens: stock stops at an end of sentence behind the padding of a prefix.
+        longest = max(range(sentences), key=lengths.__getitem__)
+        prefix[longest, rng.randrange(lengths[longest])] = words.eos()
     return search
 
 
