@@ -45,6 +45,9 @@ def main(arguments):
     except (OtherGeneration, GivenUp, Damaged) as error:
         complain(error)
         return 1
+    except OSError as error:  # a full disk, say
+        complain(f"{error}; units that are done are kept")
+        return 1
     except Interrupted as interruption:
         return 128 + interruption.args[0]
 
@@ -56,20 +59,25 @@ def _generate(settings, args):
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         work = _open(folder, settings, args, merged)
-        workers = _workers(settings, folder)
         try:
-            Drive(work, workers, settings).until_done()
+            _run_workers(work, settings)
+            _check_all_planned(work, args)
+            sentences = merge(work, merged)
         except Interrupted:
             done = sum(work.is_done(unit) for unit in range(len(work.plan))) if work.has_plan else 0
             complain(f"stopped, with {done} units done: run the same command again to do what is missing")
             raise
-        finally:
-            workers.stop()
-        _check_all_planned(work, args)
-        sentences = merge(work, merged)
     seconds = time.monotonic() - began
     print(f"{sentences} sentences of {settings.workers} shards in {seconds:.0f} s: {merged}")
     return 0
+
+
+def _run_workers(work, settings):
+    workers = _workers(settings, work.folder)
+    try:
+        Drive(work, workers, settings).until_done()
+    finally:
+        workers.stop()
 
 
 def _open(folder, settings, args, merged):
@@ -150,7 +158,7 @@ class Drive:
             self.losses[None] += 1
             if how == FAILED or self.losses[None] > self.settings.max_requeues:
                 raise GivenUp(f"worker {name} {how} before it had a unit; {_end_of_log(log)}")
-            complain(f"worker {name} {how} before it had a unit; another one follows; its log: {log}")
+            _say(f"worker {name} {how} before it had a unit; another one follows; its log: {log}")
             return
         self.losses[unit] += 1
         if self.losses[unit] > self.settings.max_requeues:
@@ -158,11 +166,9 @@ class Drive:
                 f"unit {unit} was lost {self.losses[unit]} times, last by worker {name} ({how}); what is done is kept; "
                 f"{_end_of_log(log)}"
             )
-        complain(
-            f"unit {unit} is queued again ({self.losses[unit]} of {self.settings.max_requeues}): worker {name} {how}; "
-            f"its log: {log}"
-        )
-        self.work.release(unit)
+        times = f"{self.losses[unit]} of {self.settings.max_requeues}"
+        _say(f"unit {unit} is queued again ({times}): worker {name} {how}; its log: {log}")
+        self.work.release_all_of(name)
 
 
 def _check_all_planned(work, args):
@@ -178,6 +184,10 @@ def _check_all_planned(work, args):
         complain(f"WARNING: {message}: --required-batch-size-multiple was given")
     else:
         raise Damaged(message)
+
+
+def _say(message):
+    tqdm.write(f"generate_sharded.sh: {message}", file=sys.stderr)  # past the progress bar
 
 
 def _end_of_log(log):

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Optional
 
 MOST_UNITS = 500  # the merge opens all their files
-SLURM = ("partition", "account", "qos", "time", "gpus_per_task", "cpus_per_task", "mem_gb")
+NAMES = ("partition", "account", "qos")
+NUMBERS = {"time": 1, "gpus_per_task": 0, "cpus_per_task": 1, "mem_gb": 1}  # with the least
 SET_BY_US = ("--shard-id", "--distributed-")
 
 
@@ -39,10 +41,8 @@ def own_parser():
     parser.add_argument("--units", default="256")
     parser.add_argument("--max-requeues", default="3")
     parser.add_argument("--executor", choices=("local", "slurm", "submitit"), default="local")
-    for name in ("partition", "account", "qos"):
-        parser.add_argument(f"--{name}")
-    for name in ("time", "gpus-per-task", "cpus-per-task", "mem-gb"):
-        parser.add_argument(f"--{name}")
+    for name in (*NAMES, *NUMBERS):
+        parser.add_argument(_option(name))
     return parser
 
 
@@ -60,12 +60,7 @@ def read_own(arguments):
             raise WrongOption("--quiet leaves nothing to merge")
     if not own.results_path:
         raise WrongOption("--results-path DIR is required (--help tells more)")
-    slurm = {name: value for name in SLURM if (value := getattr(own, name)) is not None}
-    if slurm and own.executor != "slurm":
-        raise WrongOption(f"--{next(iter(slurm)).replace('_', '-')} is for --executor slurm")
-    for name in ("time", "gpus_per_task", "cpus_per_task", "mem_gb"):
-        if name in slurm:
-            slurm[name] = _number(f"--{name.replace('_', '-')}", slurm[name], least=0 if name == "gpus_per_task" else 1)
+    slurm = _slurm_options(own)
     gpus = [] if "--cpu" in rest or own.executor != "local" else find_gpus()
     units = _number("--units", own.units)
     if units > MOST_UNITS:
@@ -80,6 +75,18 @@ def read_own(arguments):
         slurm=slurm,
         gpus=gpus,
     )
+
+
+def _slurm_options(own):
+    given = {name: value for name in (*NAMES, *NUMBERS) if (value := getattr(own, name)) is not None}
+    if given and own.executor != "slurm":
+        raise WrongOption(f"{_option(next(iter(given)))} is for --executor slurm")
+    for name in given.keys() & set(NAMES):
+        if not re.fullmatch(r"[\w.,@+-]+", given[name]):  # it becomes a line of the batch script
+            raise WrongOption(f"{_option(name)} {given[name]!r}: not the name of one")
+    for name in given.keys() & NUMBERS.keys():
+        given[name] = _number(_option(name), given[name], least=NUMBERS[name])
+    return given
 
 
 def find_gpus():
@@ -124,6 +131,10 @@ def _number_of_workers(own, gpus) -> Optional[int]:
     if not gpus:
         raise WrongOption("no GPU found: say with --num-shards N how many processes to run on the CPU")
     return len(gpus)
+
+
+def _option(name):
+    return f"--{name.replace('_', '-')}"
 
 
 def _number(option, value, least=1):

@@ -116,6 +116,11 @@ class Work:
     def release(self, unit):
         self.lease(unit).unlink(missing_ok=True)
 
+    def release_all_of(self, worker):
+        """Whatever units ``worker`` had: it has ended, or begins again."""
+        while (unit := self.leases().get(worker)) is not None:
+            self.release(unit)
+
     def finish(self, unit, printed):
         """Keep what was printed of a unit: a line that describes the rest, and the lines in source order.
 

@@ -34,7 +34,9 @@ def run(folder, name):
     try:
         from sharding.generation import generate  # here: it takes seconds, and may fail
 
-        generate(Work(folder), name)
+        work = Work(folder)
+        work.release_all_of(name)  # SLURM starts a job again that had to make room
+        generate(work, name)
         end = FINISHED
     except Stopped:
         end = STOPPED

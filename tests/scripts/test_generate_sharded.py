@@ -1,46 +1,19 @@
-"""generate_sharded.sh with fairseq itself: the merged output is what one process prints, and can be scored."""
+"""generate_sharded.sh with fairseq itself: what is merged is what one process prints, whatever happens to it."""
 
+import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
-import threading
-from multiprocessing.connection import Listener
 
 import pytest
-from commands import ROOT, fork, generate, lines_of, train
+from commands import generate, lines_of, train
 from fairseq_cli import score
+from sharded_runs import SCRIPT, SEARCH, Sharded, in_source_order, is_running, one_process, wait_until
 
-SCRIPT = ROOT / "scripts/generate_sharded.sh"
-CLIENT = f"""#!{sys.executable}
-import os, sys
-from multiprocessing.connection import Client
-with Client(os.environ["FORKS"]) as connection:
-    connection.send((sys.argv[1:], os.readlink("/proc/self/fd/1")))
-    sys.exit(connection.recv())
-"""
-SEARCH = "--task el_translation --beam 2 --num-workers 0"
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def environment(tmp_path):
-    """With a fairseq-generate on PATH that need not import fairseq: this process forks the real one for it."""
-    (tmp_path / "fairseq-generate").write_text(CLIENT)
-    (tmp_path / "fairseq-generate").chmod(0o755)
-
-    def answer(connection):
-        arguments, out = connection.recv()
-        connection.send(fork("fairseq-generate", arguments, os.devnull, out, ROOT))
-
-    def serve():
-        while connection := listener.accept():
-            threading.Thread(target=answer, args=(connection,)).start()
-
-    with Listener() as listener:
-        threading.Thread(target=serve, daemon=True).start()
-        path = f"{tmp_path}:{os.environ['PATH']}"
-        yield {**os.environ, "PATH": path, "FORKS": listener.address, "CUDA_VISIBLE_DEVICES": ""}
+SUBMITIT = pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +23,90 @@ def model(data, tmp_path_factory):
     return folder / "checkpoint_last.pt"
 
 
-def sharded(data, model, results, environment, shards):
-    options = f"{data} --user-dir el_fairseq --path {model} --batch-size 16 --nbest 2 --max-len-b 20 {SEARCH}"
-    command = [SCRIPT, *f"{options} --num-shards {shards} --results-path {results}".split()]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def expected(data, model):
+    return one_process(data, model)
+
+
+def test_a_killed_worker_loses_only_its_unit(data, model, expected, tmp_path):
+    sharded = Sharded(data, model, tmp_path)
+    process = sharded.start()
+    unit = sharded.kill_a_worker(units_done=1)
+    before = sharded.done()
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, printed
+    number = int(unit[len("unit-") :])
+    assert re.search(
+        rf"unit {number} is queued again \(1 of 3\): worker \S+ was killed by SIGKILL; its log: \S+", printed
+    )
+    assert sharded.merged.read_text() == expected
+    assert sharded.done().items() >= before.items()  # those were not done again
+    assert re.search(r"^60 sentences of 2 shards in \d+ s: .*/generate-test.txt$", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_stopped_run_goes_on(data, model, expected, tmp_path, number):
+    sharded = Sharded(data, model, tmp_path)
+    process = sharded.start()
+    sharded.wait_for_lease(units_done=1)
+    pids = sharded.pids()
+    os.killpg(process.pid, number)  # as a terminal does
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + number, printed
+    assert re.search(r"stopped, with \d units done: run the same command again to do what is missing", printed)
+    assert pids and not any(map(is_running, pids))
+    before = sharded.done()
+    assert 1 <= len(before) < 4 and not sharded.merged.exists()
+    sharded.run("--num-shards 1")
+    assert sharded.merged.read_text() == expected
+    assert sharded.done().items() >= before.items()
+
+
+def test_workers_end_with_their_driver(data, model, expected, tmp_path):
+    sharded = Sharded(data, model, tmp_path)
+    process = sharded.start()
+    sharded.wait_for_lease(units_done=1)
+    another = sharded.run(status=1)
+    assert f"another run is writing to {sharded.units}" in another
+    pids = sharded.pids()
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_running, pids)), seconds=10)
+    process.wait()
+    before = sharded.done()
+    sharded.run()
+    assert sharded.merged.read_text() == expected
+    assert sharded.done().items() >= before.items()
+
+
+def test_a_damaged_checkpoint_leaves_nothing_and_binds_to_nothing(data, model, tmp_path):
+    damaged = tmp_path / "model.pt"
+    damaged.write_bytes(model.read_bytes()[:-100])
+    sharded = Sharded(data, damaged, tmp_path)
+    printed = sharded.run(status=1)
+    assert re.search(r"worker \S+-\d failed before it had a unit; the end of \S+\.log:\n", printed)
+    assert "\n    RuntimeError: PytorchStreamReader" in printed
+    assert not sharded.merged.exists() and not sharded.pids()
+
+
+def test_sampling_is_the_same_however_it_is_cut(data, model, tmp_path):
+    sampling = "--sampling --sampling-topk 5 --seed 7 --min-len 1 --max-len-b 20"
+    texts = []
+    for shards, units, seed in ((1, 500, ""), (2, 3, ""), (1, 3, "--seed 8")):
+        sharded = Sharded(data, model, tmp_path / f"{shards}{units}{seed[-1:]}", shards, sampling)
+        sharded.run(f"--units {units} {seed}")
+        texts.append(sharded.merged.read_text())
+    assert texts[0] == texts[1] != texts[2]
+
+
+@SUBMITIT
+def test_submitit_without_slurm(data, model, expected, tmp_path):
+    sharded = Sharded(data, model, tmp_path, options="--executor submitit")
+    process = sharded.start()
+    unit = sharded.kill_a_worker(units_done=1)
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, printed
+    assert f"unit {int(unit[len('unit-') :])} is queued again (1 of 3): worker" in printed
+    assert sharded.merged.read_text() == expected
 
 
 def score_as_documented(merged, monkeypatch, capsys):
@@ -68,24 +121,12 @@ def score_as_documented(merged, monkeypatch, capsys):
     return capsys.readouterr().out.splitlines()[-1]
 
 
-def test_merged_output_is_that_of_one_process(data, model, environment, tmp_path, monkeypatch, capsys):
-    """Three shards of four batches; and five, one of which is empty, where fairseq ends with a ZeroDivisionError."""
-    whole = generate(data, model, SEARCH)
-    in_order = sorted(lines_of(whole), key=lambda line: int(re.match(r"\w-(\d+)", line).group(1)))
-    assert len(in_order) == 60 * 8
-    for shards in (3, 5):
-        done = sharded(data, model, tmp_path, environment, shards)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert (tmp_path / "generate-test.txt").read_text().splitlines() == in_order
-        assert f"60 sentences of {shards} shards in " in done.stdout.splitlines()[-1]
-    bleu = score_as_documented(tmp_path / "generate-test.txt", monkeypatch, capsys)
+def test_the_score_is_that_of_one_process(data, model, tmp_path, monkeypatch, capsys):
+    """More workers than units; and a stock task."""
+    quick = "--min-len 1 --max-len-b 20"
+    whole = generate(data, model, SEARCH, f"--batch-size 4 {quick} --task translation")
+    sharded = Sharded(data, model, tmp_path, shards=3, options=f"{quick} --units 2 --task translation")
+    sharded.run()
+    assert sharded.merged.read_text() == in_source_order(lines_of(whole))
+    bleu = score_as_documented(sharded.merged, monkeypatch, capsys)
     assert bleu.startswith("BLEU4 = ") and f"Generate test with beam=2: {bleu}\n" in whole
-
-
-def test_a_damaged_checkpoint_leaves_nothing(data, model, environment, tmp_path):
-    damaged = tmp_path / "damaged.pt"
-    damaged.write_bytes(model.read_bytes()[:-100])
-    done = sharded(data, damaged, tmp_path, environment, 2)
-    assert done.returncode == 1 and re.search(r"shard [01] of 2 failed \(exit status 1\)", done.stderr)
-    assert "RuntimeError: PytorchStreamReader" in done.stderr  # the end of its log
-    assert not (tmp_path / "generate-test.txt").exists()

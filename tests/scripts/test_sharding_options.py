@@ -41,6 +41,7 @@ def test_slurm():
         ("--num-shards 2 --gpus-per-task 0", "--gpus-per-task is for --executor slurm"),
         ("--executor slurm", "--executor slurm needs --num-shards N, the number of workers"),
         ("--num-shards 2 --executor slurm --time 1h", "--time 1h: not a positive number"),
+        ("--num-shards 2 --executor slurm --partition a;b", "--partition 'a;b': not the name of one"),
     ],
 )
 def test_wrong_command_lines(arguments, message):

@@ -36,6 +36,12 @@ def test_each_unit_is_claimed_once(work):
     assert Work(work.folder).claim("w9") == 2
 
 
+def test_a_worker_that_begins_again_has_no_units(work):
+    assert [work.claim(name) for name in ("w", "w", "other")] == [0, 1, 2]
+    work.release_all_of("w")
+    assert work.leases() == {"other": 2}
+
+
 def test_processes_do_not_claim_the_same_unit(tmp_path, work):
     work.folder.joinpath("plan.npz").unlink()
     work.propose(Plan.cut([[i] for i in range(60)], 60, 60))
