@@ -50,9 +50,10 @@ class Feed:
     def _samples(self, batches):
         whole = EpochBatchIterator(self.dataset, self.dataset.collater, batches, **self.loading)
         for batch, sample in zip(batches, whole.next_epoch_itr(shuffle=False)):
-            # A batch draws the same numbers whoever generates it, and after whatever.
-            np.random.seed((self.seed + batch[0]) % 2**32)
-            torch.manual_seed(self.seed * 2**32 + batch[0])  # of all devices
+            # A batch draws the same numbers whoever generates it, and after whatever. PyTorch takes 32 bits on a CPU.
+            seed = int(np.random.SeedSequence([self.seed, batch[0]]).generate_state(1)[0])
+            np.random.seed(seed)
+            torch.manual_seed(seed)  # of all devices
             yield sample
 
     def write(self, text):

@@ -48,9 +48,10 @@ def test_a_killed_worker_loses_only_its_unit(data, model, expected, tmp_path):
 def test_a_stopped_run_goes_on(data, model, expected, tmp_path, number):
     sharded = Sharded(data, model, tmp_path)
     process = sharded.start()
-    sharded.wait_for_lease(units_done=1)
+    lease = sharded.hold_a_worker(units_done=1)
     pids = sharded.pids()
     os.killpg(process.pid, number)  # as a terminal does
+    os.kill(lease["pid"], signal.SIGCONT)
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + number, printed
     assert re.search(r"stopped, with \d units done: run the same command again to do what is missing", printed)
@@ -65,11 +66,12 @@ def test_a_stopped_run_goes_on(data, model, expected, tmp_path, number):
 def test_workers_end_with_their_driver(data, model, expected, tmp_path):
     sharded = Sharded(data, model, tmp_path)
     process = sharded.start()
-    sharded.wait_for_lease(units_done=1)
+    lease = sharded.hold_a_worker(units_done=1)
     another = sharded.run(status=1)
     assert f"another run is writing to {sharded.units}" in another
     pids = sharded.pids()
     os.kill(process.pid, signal.SIGKILL)
+    os.kill(lease["pid"], signal.SIGCONT)
     wait_until(lambda: not any(map(is_running, pids)), seconds=10)
     process.wait()
     before = sharded.done()
@@ -84,7 +86,7 @@ def test_a_damaged_checkpoint_leaves_nothing_and_binds_to_nothing(data, model, t
     sharded = Sharded(data, damaged, tmp_path)
     printed = sharded.run(status=1)
     assert re.search(r"worker \S+-\d failed before it had a unit; the end of \S+\.log:\n", printed)
-    assert "\n    RuntimeError: PytorchStreamReader" in printed
+    assert "model.pt" in printed and "Copy or download it again" in printed  # the end of its log
     assert not sharded.merged.exists() and not sharded.pids()
 
 
@@ -122,10 +124,10 @@ def score_as_documented(merged, monkeypatch, capsys):
 
 
 def test_the_score_is_that_of_one_process(data, model, tmp_path, monkeypatch, capsys):
-    """More workers than units; and a stock task."""
+    """More workers than units; a stock task; processes that load the data."""
     quick = "--min-len 1 --max-len-b 20"
     whole = generate(data, model, SEARCH, f"--batch-size 4 {quick} --task translation")
-    sharded = Sharded(data, model, tmp_path, shards=3, options=f"{quick} --units 2 --task translation")
+    sharded = Sharded(data, model, tmp_path, shards=3, options=f"{quick} --units 2 --task translation --num-workers 2")
     sharded.run()
     assert sharded.merged.read_text() == in_source_order(lines_of(whole))
     bleu = score_as_documented(sharded.merged, monkeypatch, capsys)
