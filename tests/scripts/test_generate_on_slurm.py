@@ -48,12 +48,15 @@ def test_an_array_of_four_through_everything(data, tmp_path, slurm):
 
     first = sharded.start()
     wait_until(lambda: len(sharded.leases()) == 4)
-    killed, cancelled = sharded.leases()[:2]
+    killed, cancelled, held = sharded.leases()[:3]
+    os.kill(held["pid"], signal.SIGSTOP)  # so that this does not end before we have looked
     assert re.fullmatch(r"\d+_[0-3]", job_of(killed)) and job_of(killed) != job_of(cancelled)
     assert job_of(cancelled) in jobs(slurm)
     subprocess.run(["scancel", job_of(cancelled)], env=slurm, check=True)
     os.kill(killed["pid"], signal.SIGKILL)
-    wait_until(lambda: not is_running(killed["pid"]) and not is_running(cancelled["pid"]))
+    lost = {killed["worker"], cancelled["worker"]}
+    wait_until(lambda: not lost & {lease["worker"] for lease in sharded.leases()})  # queued again
+    assert not is_running(killed["pid"]) and not is_running(cancelled["pid"])
     wait_until(lambda: len(sharded.done()) >= 6)
     first.send_signal(signal.SIGINT)
     printed = first.communicate(timeout=120)[0]
@@ -64,7 +67,7 @@ def test_an_array_of_four_through_everything(data, tmp_path, slurm):
         assert f"unit {unit} is queued again (1 of 3): worker {lease['worker']} {how}" in printed
     assert not jobs(slurm)
     before = sharded.done()
-    assert 6 <= len(before) < 15
+    assert 6 <= len(before) < 15 and not is_running(held["pid"])
 
     print(sharded.run())
     assert sharded.merged.read_text() == one_process(data, model)
