@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import signal
 import sys
 import time
 import uuid
@@ -16,6 +15,7 @@ from sharding.files import write_whole
 from sharding.manifest import OtherGeneration, describe, write_or_compare
 from sharding.merge import merge, missing_sentences, shortened
 from sharding.options import WrongOption, check_fairseq, complain, read_fairseq, read_own, threads_for
+from sharding.signals import Interrupted, Interruptions
 from sharding.units import Damaged, Work
 from sharding.worker import FAILED, FINISHED
 
@@ -27,18 +27,14 @@ class GivenUp(Exception):
     """A unit or the workers failed too often."""
 
 
-class Interrupted(BaseException):
-    """A signal asked the command to stop."""
-
-
 def main(arguments):
     """Run the whole command; returns its exit status."""
     try:
         settings = read_own(arguments)
         args = read_fairseq(settings.arguments)
         check_fairseq(args)
-        with _signals_raise():
-            return _generate(settings, args)
+        with Interruptions() as interruptions:
+            return _generate(settings, args, interruptions)
     except WrongOption as error:
         complain(error)
         return 2
@@ -52,7 +48,7 @@ def main(arguments):
         return 128 + interruption.args[0]
 
 
-def _generate(settings, args):
+def _generate(settings, args, interruptions):
     began = time.monotonic()
     merged = settings.results / f"generate-{args.gen_subset}.txt"
     folder = settings.results / f"generate-{args.gen_subset}.units"
@@ -60,7 +56,7 @@ def _generate(settings, args):
     with _alone(folder):
         work = _open(folder, settings, args, merged)
         try:
-            _run_workers(work, settings)
+            _run_workers(work, settings, interruptions)
             _check_all_planned(work, args)
             sentences = merge(work, merged)
         except Interrupted:
@@ -72,10 +68,10 @@ def _generate(settings, args):
     return 0
 
 
-def _run_workers(work, settings):
+def _run_workers(work, settings, interruptions):
     workers = _workers(settings, work.folder)
     try:
-        Drive(work, workers, settings).until_done()
+        Drive(work, workers, settings, interruptions).until_done()
     finally:
         workers.stop()
 
@@ -102,8 +98,8 @@ def _workers(settings, folder):
 class Drive:
     """Workers at work: those that end too early are replaced, and their units done again, a bounded number of times."""
 
-    def __init__(self, work, workers, settings):
-        self.work, self.workers, self.settings = work, workers, settings
+    def __init__(self, work, workers, settings, interruptions):
+        self.work, self.workers, self.settings, self.interruptions = work, workers, settings, interruptions
         self.running, self.losses, self.started = set(), Counter(), 0
         self.run = uuid.uuid4().hex[:6]
 
@@ -145,7 +141,8 @@ class Drive:
         if free > 0:
             names = [f"{self.run}-{self.started + i}" for i in range(free)]
             self.started += free
-            self.workers.start(names)
+            with self.interruptions.held():
+                self.workers.start(names)
             self.running.update(names)
 
     def _note_end(self, name, how):
@@ -205,17 +202,3 @@ def _alone(folder):
         except BlockingIOError:
             raise GivenUp(f"another run is writing to {folder}") from None
         yield
-
-
-@contextmanager
-def _signals_raise():
-    def interrupt(number, frame):
-        for each in numbers:  # once is enough
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """Workers that end too early are replaced, and their units are done again, but not for ever."""
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ from sharded_work import printed_of
 from sharding import driver
 from sharding.driver import Drive, GivenUp
 from sharding.executors import LocalWorkers
+from sharding.signals import NUMBERS, Interrupted, Interruptions
 from sharding.units import Plan
 
 
@@ -49,7 +51,9 @@ class Workers:
 
 def drive(work, mishaps=(), workers=2, max_requeues=2):
     stand_ins = Workers(work, mishaps)
-    Drive(work, stand_ins, SimpleNamespace(workers=workers, max_requeues=max_requeues)).until_done()
+    settings = SimpleNamespace(workers=workers, max_requeues=max_requeues)
+    with Interruptions() as interruptions:
+        Drive(work, stand_ins, settings, interruptions).until_done()
     return stand_ins
 
 
@@ -117,6 +121,21 @@ def test_sentences_that_fairseq_leaves_out(batches, skip, multiple, message, cap
     else:
         driver._check_all_planned(work, args)
         assert ("WARNING: 2 sentences are missing: 2, 4" in capsys.readouterr().err) == (skip or multiple > 1)
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
+def test_a_signal_is_raised_once_and_not_while_workers_start(number):
+    before = signal.getsignal(number)
+    reached = False
+    with pytest.raises(Interrupted) as interrupted, Interruptions() as interruptions, interruptions.held():
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        reached = True
+    assert reached and interrupted.value.args == (number,)
+    assert signal.getsignal(number) is before
+    with pytest.raises(Interrupted), Interruptions():
+        signal.raise_signal(number)
+        raise AssertionError("it was not raised at once")
 
 
 def test_each_worker_has_its_gpu_and_threads(tmp_path, monkeypatch):
