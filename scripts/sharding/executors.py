@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 
 from sharding import worker as worker_side
@@ -20,15 +19,15 @@ class LocalWorkers:
     """Processes of this machine, one a GPU where there are any."""
 
     def __init__(self, folder, gpus, threads):
-        self.folder, self.gpus, self.threads, self.started = folder, gpus, threads, count()
-        self.processes = {}
+        self.folder, self.gpus, self.threads = folder, gpus, threads
+        self.processes, self.gpu_of = {}, {}
 
     def start(self, names):
         """Start a worker for each of ``names``."""
         for name in names:
             environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
             if self.gpus:
-                environment["CUDA_VISIBLE_DEVICES"] = self.gpus[next(self.started) % len(self.gpus)]
+                self.gpu_of[name] = environment["CUDA_VISIBLE_DEVICES"] = min(self.gpus, key=self._workers_on)
             command = [sys.executable, SCRIPTS / "generate_sharded.py", "--worker", self.folder, name]
             # A session of its own: Ctrl-C is for the driver, and it can end the worker with all it started.
             self.processes[name] = subprocess.Popen(
@@ -42,6 +41,9 @@ class LocalWorkers:
         for name in ends:
             _kill_all(self.processes.pop(name))
         return ends
+
+    def _workers_on(self, gpu):
+        return sum(self.gpu_of[name] == gpu for name in self.processes)
 
     def _how(self, name, code):
         if code < 0:
@@ -75,7 +77,7 @@ class SubmititWorkers:
             import submitit
         except ImportError:
             raise WrongOption(
-                "--executor slurm needs submitit: pip install submitit, or this package's extra 'slurm'"
+                "SLURM needs submitit: pip install submitit, or this package's extra 'slurm'; --executor local does not"
             ) from None
         self.folder, self.cluster, self.jobs, self.asked = folder, cluster, {}, 0
         try:

@@ -111,6 +111,8 @@ def read_fairseq(arguments):
 
 def check_fairseq(args):
     """Raises WrongOption for what would only fail in every worker."""
+    if "/" in args.gen_subset:
+        raise WrongOption(f"--gen-subset {args.gen_subset}: results would not be below --results-path")
     if not args.path:
         raise WrongOption("--path MODEL.pt is required (--help tells more)")
     for part in args.path.split(":") if args.checkpoint_shard_count == 1 and not args.checkpoint_suffix else ():

@@ -7,6 +7,7 @@ import re
 import socket
 from dataclasses import dataclass
 from functools import cached_property
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -69,9 +70,13 @@ class Work:
 
     @cached_property
     def plan(self):
-        """Raises FileNotFoundError before a worker has made it."""
-        with np.load(self.folder / "plan.npz", allow_pickle=False) as arrays:
-            return Plan(arrays["ids"], arrays["batches"], arrays["units"], int(arrays["size"]))
+        """Raises FileNotFoundError before a worker has made it, and Damaged."""
+        path = self.folder / "plan.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return Plan(arrays["ids"], arrays["batches"], arrays["units"], int(arrays["size"]))
+        except (ValueError, KeyError, EOFError, BadZipFile):
+            raise Damaged(f"{path} is damaged: remove {self.folder} to begin again") from None
 
     @property
     def has_plan(self):

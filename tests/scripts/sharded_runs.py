@@ -22,7 +22,7 @@ class Sharded:
         self.folder, self.merged = folder, folder / "generate-test.txt"
         self.units = folder / "generate-test.units"
         whole = f"{data} --user-dir el_fairseq --path {model} --batch-size 4 --nbest 2 {SEARCH} --units {UNITS}"
-        self.arguments = f"{whole} --num-shards {shards} --results-path {folder} {options}".split()
+        self.arguments = [*f"{whole} --num-shards {shards} {options}".split(), "--results-path", str(folder)]
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environment = {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 

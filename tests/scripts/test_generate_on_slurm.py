@@ -43,7 +43,9 @@ def jobs(environment):
 def test_an_array_of_four_through_everything(data, tmp_path, slurm):
     train(data, tmp_path, "--arch transformer_tiny --share-all-embeddings")
     model = tmp_path / "checkpoint_last.pt"
-    sharded = Sharded(data, model, tmp_path / "out", 4, "--units 15 --executor slurm --partition one --time 10")
+    sharded = Sharded(
+        data, model, tmp_path / "out; $(of) 'it", 4, "--units 15 --executor slurm --partition one --time 10"
+    )
     sharded.environment |= {"SLURM_CONF": slurm["SLURM_CONF"]}
 
     first = sharded.start()

@@ -102,7 +102,8 @@ def test_sampling_is_the_same_however_it_is_cut(data, model, tmp_path):
 
 @SUBMITIT
 def test_submitit_without_slurm(data, model, expected, tmp_path):
-    sharded = Sharded(data, model, tmp_path, options="--executor submitit")
+    folder = tmp_path / "no line; of a $(touch shell) 'script"
+    sharded = Sharded(data, model, folder, options="--executor submitit")
     process = sharded.start()
     unit = sharded.kill_a_worker(units_done=1)
     printed = process.communicate(timeout=300)[0]

@@ -1,6 +1,7 @@
 """Workers that end too early are replaced, and their units are done again, but not for ever."""
 
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ import pytest
 from sharded_work import printed_of
 from sharding import driver
 from sharding.driver import Drive, GivenUp
-from sharding.executors import LocalWorkers
+from sharding.executors import LocalWorkers, SubmititWorkers
+from sharding.options import WrongOption
 from sharding.signals import NUMBERS, Interrupted, Interruptions
 from sharding.units import Plan
 
@@ -152,4 +154,21 @@ def test_each_worker_has_its_gpu_and_threads(tmp_path, monkeypatch):
     assert set(ends.values()) == {"ended with exit status 0"}  # without a word of its end
     noted = [Path(name).read_text().split() for name in names]
     assert [line[-3:] for line in noted] == [[gpu, "4", "True"] for gpu in ("3", "5", "3")]
+    (tmp_path / "generate_sharded.py").write_text("import time; time.sleep(60)")
+    workers.start(["a", "b"])
+    workers.processes["b"].kill()
+    while workers.ended() != {"b": "was killed by SIGKILL"}:
+        pass
+    workers.start(["c"])
+    assert (workers.gpu_of["a"], workers.gpu_of["c"]) == ("3", "5")  # the free one
+    processes = list(workers.processes.values())
+    workers.stop()
+    assert [process.returncode for process in processes] == [-signal.SIGTERM] * 2
     assert all(line[:3] == ["--worker", str(tmp_path), name] for line, name in zip(noted, names))
+
+
+def test_submitit_is_needed_for_slurm_only(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(WrongOption, match="SLURM needs submitit: pip install submitit.*; --executor local does not"):
+        SubmititWorkers(tmp_path, "slurm", {})
+    LocalWorkers(tmp_path, [], 1).stop()

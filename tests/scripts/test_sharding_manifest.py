@@ -112,6 +112,15 @@ def test_a_checkpoint_that_is_not_there(tmp_path, monkeypatch, capsys, path, mes
     assert not (tmp_path / "out").exists()
 
 
+def test_nothing_is_written_elsewhere(tmp_path, monkeypatch, capsys):
+    (tmp_path / "model.pt").touch()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    more = f"--path {tmp_path}/model.pt --gen-subset test/../../../elsewhere"
+    assert driver.main(f"{tmp_path} --results-path {tmp_path}/out {COMMAND} {more}".split()) == 2
+    assert "--gen-subset test/../../../elsewhere: results would not be below --results-path" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
 def test_incomplete_last_batches_are_kept_unless_asked():
     assert read_fairseq(["x"]).required_batch_size_multiple == 1
     assert read_fairseq(["x", "--required-batch-size-multiple", "4"]).required_batch_size_multiple == 4

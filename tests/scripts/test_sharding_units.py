@@ -1,6 +1,8 @@
 """The folder of the work: who has which unit, and results that are whole or not there."""
 
 import json
+import os
+import pickle
 import subprocess
 import sys
 
@@ -26,6 +28,25 @@ def test_no_batches_are_no_units():
 def test_the_first_plan_is_everybodys(work):
     work.propose(Plan.cut(BATCHES[::-1], 7, 1))
     assert Work(work.folder).plan.ids.tolist() == sum(BATCHES, [])
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil",)
+
+
+@pytest.mark.parametrize("content", ["empty", "cut short", "a pickle", "an array of pickles"])
+def test_a_damaged_plan_is_named_and_never_unpickled(work, content, tmp_path, monkeypatch):
+    path = work.folder / "plan.npz"
+    if content == "an array of pickles":
+        np.savez(path, ids=np.array([Evil()], dtype=object), batches=[0, 1], units=[0, 1], size=1)
+    else:
+        contents = {"empty": b"", "cut short": path.read_bytes()[:-30], "a pickle": pickle.dumps(Evil())}
+        path.write_bytes(contents[content])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Damaged, match="plan.npz is damaged: remove .* to begin again"):
+        _ = work.plan
+    assert not (tmp_path / "evil").exists()
 
 
 def test_each_unit_is_claimed_once(work):
