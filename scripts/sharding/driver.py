@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from sharding.executors import LocalWorkers, SubmititWorkers
+from sharding.executors import LocalWorkers, NotStarted, SubmititWorkers
 from sharding.files import write_whole
 from sharding.manifest import OtherGeneration, describe, write_or_compare
 from sharding.merge import merge, missing_sentences, shortened
@@ -38,7 +38,7 @@ def main(arguments):
     except WrongOption as error:
         complain(error)
         return 2
-    except (OtherGeneration, GivenUp, Damaged) as error:
+    except (OtherGeneration, GivenUp, NotStarted, Damaged) as error:
         complain(error)
         return 1
     except OSError as error:  # a full disk, say

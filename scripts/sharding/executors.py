@@ -15,6 +15,10 @@ SCRIPTS = Path(__file__).resolve().parents[1]
 GRACE = 10  # seconds in which a process that was asked to stop has to
 
 
+class NotStarted(Exception):
+    """Workers that are not let run."""
+
+
 class LocalWorkers:
     """Processes of this machine, one a GPU where there are any."""
 
@@ -79,6 +83,7 @@ class SubmititWorkers:
             raise WrongOption(
                 "SLURM needs submitit: pip install submitit, or this package's extra 'slurm'; --executor local does not"
             ) from None
+        self.submission_error = submitit.core.utils.FailedJobError
         self.folder, self.cluster, self.jobs, self.asked = folder, cluster, {}, 0
         try:
             self.executor = submitit.AutoExecutor(folder=folder / "submitit", cluster=cluster)
@@ -91,7 +96,7 @@ class SubmititWorkers:
     def _parameters(self, given):
         if self.cluster == "local":
             return {"timeout_min": 24 * 60}
-        own = {"name": "generate_sharded", "timeout_min": given.get("time", 60)}
+        own = {"name": "generate_sharded", "timeout_min": given.get("time", 60), "tasks_per_node": 1}
         for name in ("cpus_per_task", "mem_gb"):
             if name in given:
                 own[name] = given[name]
@@ -101,9 +106,17 @@ class SubmititWorkers:
         return own
 
     def start(self, names):
-        with self.executor.batch():
-            jobs = [self.executor.submit(worker_side.run, str(self.folder), name) for name in names]
-        self.jobs.update(zip(names, jobs))
+        """Submit a worker for each of ``names``.
+
+        Raises:
+            NotStarted: with what sbatch said.
+        """
+        try:
+            with self.executor.batch():
+                jobs = [self.executor.submit(worker_side.run, str(self.folder), name) for name in names]
+            self.jobs.update(zip(names, jobs))
+        except self.submission_error as error:
+            raise NotStarted(f"sbatch does not take the job: {error}") from None
 
     def ended(self):
         if not self.jobs or time.monotonic() < self.asked + self.POLL[self.cluster]:

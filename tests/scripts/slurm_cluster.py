@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel")
-CPUS = 4  # it believes to have them: each job takes one
+CPUS = 4  # it believes to have them, and as many GPUs
 CONFIGURATION = """\
 ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
@@ -38,9 +38,10 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
+GresTypes=gpu
 KillWait=5
 ReturnToService=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Gres=gpu:{cpus} State=UNKNOWN
 PartitionName=one Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -62,6 +63,9 @@ def cluster(folder):
     values = {"host": host, "user": getpass.getuser(), "folder": folder, "ports": _free_ports(2), "cpus": CPUS}
     configuration = folder / "slurm.conf"
     configuration.write_text(CONFIGURATION.format(**values))
+    for gpu in range(CPUS):
+        (folder / f"gpu{gpu}").touch()
+    (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-{CPUS - 1}]\n")
     environment = {**os.environ, "SLURM_CONF": str(configuration)}
     munge = {"key-file": key, "socket": folder / "munge.socket", "pid-file": folder / "munge.pid"}
     munge.update({"log-file": folder / "munge.log", "seed-file": folder / "munge.seed"})

@@ -75,3 +75,6 @@ def test_an_array_of_four_through_everything(data, tmp_path, slurm):
     assert sharded.merged.read_text() == one_process(data, model)
     assert sharded.done().items() >= before.items()
     assert not jobs(slurm)
+
+    next(sharded.units.glob("unit-*.txt")).unlink()
+    assert "sbatch does not take the job: " in sharded.run("--partition nowhere", status=1)
