@@ -12,7 +12,7 @@ from fairseq.distributed import utils as distributed
 from torch.nn.modules import module as module_file
 
 INHERITED = {
-    "torch.nn.Module": ("_apply", "_load_from_state_dict"),
+    "torch.nn.Module": ("_load_from_state_dict",),
     "fairseq.modules.MultiheadAttention": ("_get_input_buffer",),
     "fairseq.sequence_generator.SequenceGenerator": ("_generate", "_prefix_tokens"),
     "fairseq.sequence_generator.SequenceGeneratorWithAlignment": ("_prepare_batch_for_alignment",),

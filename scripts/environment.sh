@@ -27,7 +27,7 @@ ensure_environment() {
     if [[ ! -x .venv/bin/python ]]; then
         python="$(find_python)"
         echo "Making .venv with $("$python" --version) and installing fairseq, PyTorch and this package into it,"
-        echo "in the versions of constraints.txt: about 2 minutes, 2.3 GB on disk, 7 GB where pip finds PyTorch for CUDA only. It is"
+        echo "in the versions of constraints.txt: about 2 minutes, 2.5 GB on disk, 6 GB where pip finds PyTorch for CUDA only. It is"
         echo "done once. README.md, 'Two commands', says how to get the smaller one."
         "$python" -m venv .venv
     fi

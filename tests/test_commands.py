@@ -89,6 +89,22 @@ def test_el_architecture_trains_as_stock_and_exchanges_checkpoints(data, checkpo
         assert_same_output(generate(data, path, "--task translation --beam 4", override), expected)
 
 
+OVERRIDES = {  # --model-overrides under a stock task and under ours, which lines of the log say so
+    "both names": ("translation", "{'_name':'el_transformer','arch':'el_transformer'}", [("ELTransformerModel", "on")]),
+    "arch alone, a stock task": ("translation", "{'arch':'el_transformer'}", []),
+    "arch alone, an el_ task": ("el_translation", "{'arch':'el_transformer'}", [("TransformerModel", "auto")]),
+}
+
+
+@pytest.mark.parametrize("case", OVERRIDES)
+def test_the_log_says_once_whether_el_attention_is_active(data, checkpoint, case):
+    task, overrides, active = OVERRIDES[case]
+    log = generate(data, checkpoint("transformer"), f"--task {task} --beam 2 --model-overrides {overrides}")
+    assert re.findall(r"(\w+) decodes with EL-attention \(mode (\w+)\): 2 self-.*, 2 cross-", log) == active
+    warned = "'arch': 'el_transformer' changes nothing without '_name', the model is a TransformerModel"
+    assert log.count(warned) == (case == "arch alone, an el_ task")
+
+
 def test_training_resumes_from_a_stock_checkpoint(data, tmp_path):
     """The second epoch starts where the first one ended: optimizer, updates and loss go on."""
     first = train(data, tmp_path, MODELS["transformer"], until="--max-epoch 1")
@@ -185,3 +201,21 @@ def test_check_lossless_finds_stock_and_el_identical(data, checkpoint):
 def test_check_lossless_fails_where_scores_drift(data, checkpoint):
     output = check_lossless(data, f"--path {checkpoint('transformer')} --beam 4 --max-drift 0 --limit 16", ok=False)
     assert re.search(r"NOT lossless in float32: a score drifts by \S+, more than --max-drift 0", output)
+
+
+@pytest.mark.parametrize("level", [None, "INFO", "DEBUG"])
+def test_the_plan_is_logged_where_fairseqs_log_level_asks_for_it(level, data, checkpoint, monkeypatch):
+    """Some modules of fairseq set the level of all logs to DEBUG when they are imported."""
+    monkeypatch.delenv("LOGLEVEL", raising=False)
+    if level is not None:
+        monkeypatch.setenv("LOGLEVEL", level)
+    output = generate(data, checkpoint("transformer"), "--task el_translation", fresh=True)
+    assert ("el_fairseq.generation.plan" in output) == (level == "DEBUG")
+    assert "decodes with EL-attention (mode auto)" in output
+
+
+@pytest.mark.parametrize("form", ["--replace-unk", "--replace-unk words.txt"], ids=["copies", "dictionary"])
+def test_replace_unk_is_refused_by_name(form, data, checkpoint):
+    options = f"{data} --user-dir el_fairseq --path {checkpoint('transformer')} --task el_translation"
+    output = run("fairseq-interactive", options, form, stdin="a b c\n", ok=False)
+    assert "ValueError: --replace-unk" in output and "Leave it out; --print-alignment hard" in output

@@ -36,16 +36,13 @@ class NextToken:
         self.step = None  # the ``DecoderStep`` of the batch, or its ``RecordedStep``
         if self.by_parts:
             decoder = ensemble.single_model.decoder
-            self.project, self.vocabulary = (
-                product_of(decoder.output_projection),
-                decoder.output_projection.weight.size(0),
-            )
+            self.project = product_of(decoder.output_projection)
+            self.vocabulary = decoder.output_projection.weight.size(0)  # a tied embedding may have grown
             self.is_straight = is_straight(decoder)
             self.record = recorder(next(decoder.parameters()).device) if self.is_straight else None
-        for model in ensemble.models:
-            change = change_in_decoder(model.decoder) if is_converted(unwrapped(model)) else None
-            if change is not None:
-                say_once(f"{type(model.decoder).__name__} decodes by its own modules: {change}")
+        if not self.is_straight:
+            for model in ensemble.models:
+                say_what_was_changed(unwrapped(model))
 
     def __call__(self, tokens, encoder_outs, states):
         """As ``EnsembleModel.forward_decoder``: the last of ``tokens [rows, n]`` is read; log-probabilities
@@ -84,6 +81,13 @@ class NextToken:
                 logits.div_(self.temperature)
             torch.log_softmax(logits, dim=-1, dtype=LOG_SOFTMAX_DTYPE, out=out)
         return lprobs
+
+
+def say_what_was_changed(model):
+    """Log why the decoder of a converted model computes by its own modules, if something was put onto one."""
+    change = change_in_decoder(model.decoder) if is_converted(model) else None
+    if change is not None:
+        say_once(f"{type(model.decoder).__name__} decodes by its own modules: {change}")
 
 
 def is_one_product(ensemble):

@@ -14,6 +14,7 @@ measured but self-attention of small models (``docs/performance.md``).
 
 import functools
 import logging
+import os
 
 import torch
 from fairseq.search import BeamSearch
@@ -28,6 +29,9 @@ from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 from el_fairseq.modules.unchanged import is_plain_dropout
 
 logger = logging.getLogger(__name__)
+if logger.level == logging.NOTSET:
+    # For details alone. The level is that of fairseq's commands: modules of fairseq set the root's to DEBUG.
+    logger.setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
 TENSOR_CORES = (7, 0)  # from this compute capability
 OPERATIONS_A_BYTE = {True: 140, False: 15}  # of GPUs, with and without tensor cores, by their data sheets
 STEPS = 64  # over which the projections of a source are reckoned to pay: how many follow is not known in advance

@@ -156,7 +156,10 @@ class ELMultiheadAttention(MultiheadAttention):
         What is kept of them is kept once a sentence; ``layout`` is their ``PromptLayout``.
         """
         row_dim = self._row_dim(Attended("prompt", hidden, layout.beams, self.num_heads))
-        state = PromptedState(row_dim, self._to_keep(hidden, row_dim).contiguous(), layout)
+        kept = self._to_keep(hidden, row_dim)
+        # Hidden states may be a view of something larger, which would be kept with them.
+        kept = kept.clone(memory_format=torch.contiguous_format) if row_dim == 0 else kept.contiguous()
+        state = PromptedState(row_dim, kept, layout)
         self.set_incremental_state(incremental_state, STATE, state)
 
     def _row_dim(self, attended):
