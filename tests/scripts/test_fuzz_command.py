@@ -1,5 +1,6 @@
 """What the command prints and which status it ends with."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -9,6 +10,15 @@ import fuzz
 import pytest
 
 COMMAND = Path(fuzz.__file__)
+
+
+@pytest.fixture(autouse=True)
+def loud_again():
+    """The command is silent about decoding; other tests are not."""
+    logger = logging.getLogger("el_fairseq")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 def broken(mixed):
