@@ -14,7 +14,7 @@ in source order into DIR/generate-SUBSET.txt: the lines that one fairseq-generat
   --units N              the work is cut into at most N units, of as many batches each (default 256, at most 500)
   --max-requeues N       how often a unit is tried again after its worker ended too early (default 3)
   --executor local       processes of this machine (default)
-  --executor slurm       a job array of N workers on SLURM (needs submitit: pip install 'el_fairseq[slurm]'), with
+  --executor slurm       a job array of N workers on SLURM (needs submitit: pip install submitit), with
       --partition P --account A --qos Q --time MINUTES --gpus-per-task N --cpus-per-task N --mem-gb N
   --executor submitit    the same on this machine without SLURM, to try it
 

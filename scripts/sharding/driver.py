@@ -19,7 +19,6 @@ from sharding.signals import Interrupted, Interruptions
 from sharding.units import Damaged, Work
 from sharding.worker import FAILED, FINISHED
 
-PAUSE = 0.2  # seconds between looks at the workers
 LOG_LINES = 15
 
 
@@ -108,7 +107,7 @@ class Drive:
         with tqdm(unit=" sentences", mininterval=0.5 if sys.stderr.isatty() else 30, smoothing=0) as bar:
             while self._show(bar) or not self.work.has_plan:
                 self._start_missing()
-                time.sleep(PAUSE)
+                time.sleep(self.workers.pause)
                 for name, how in self.workers.ended().items():
                     self._note_end(name, how)
 

@@ -22,6 +22,8 @@ class NotStarted(Exception):
 class LocalWorkers:
     """Processes of this machine, one a GPU where there are any."""
 
+    pause = 0.2  # seconds between looks at them
+
     def __init__(self, folder, gpus, threads):
         self.folder, self.gpus, self.threads = folder, gpus, threads
         self.processes, self.gpu_of = {}, {}
@@ -74,8 +76,6 @@ class LocalWorkers:
 class SubmititWorkers:
     """Jobs that submitit submits, all that start at once as one array. ``cluster``: slurm, or local to try it out."""
 
-    POLL = {"slurm": 5, "local": 0.5}  # seconds: who asks SLURM too often slows it for all
-
     def __init__(self, folder, cluster, parameters):
         try:
             import submitit
@@ -84,7 +84,8 @@ class SubmititWorkers:
                 "SLURM needs submitit: pip install submitit, or this package's extra 'slurm'; --executor local does not"
             ) from None
         self.submission_error = submitit.core.utils.FailedJobError
-        self.folder, self.cluster, self.jobs, self.asked = folder, cluster, {}, 0
+        self.folder, self.cluster, self.jobs = folder, cluster, {}
+        self.pause = 5 if cluster == "slurm" else 0.5  # who asks SLURM, or a shared disk, too often slows it for all
         try:
             self.executor = submitit.AutoExecutor(folder=folder / "submitit", cluster=cluster)
         except RuntimeError as error:
@@ -119,15 +120,15 @@ class SubmititWorkers:
             raise NotStarted(f"sbatch does not take the job: {error}") from None
 
     def ended(self):
-        if not self.jobs or time.monotonic() < self.asked + self.POLL[self.cluster]:
-            return {}
-        self.asked = time.monotonic()
+        """{name: how} of the workers that have ended since the last call."""
         running = self._running()
         names = [name for name, job in self.jobs.items() if job.job_id not in running]
         return {name: end_of(self.folder, name) or "was killed" for name in names if self.jobs.pop(name)}
 
     def _running(self):
         """Ids of those of our jobs that wait or run. squeue knows, also where SLURM keeps no accounts for sacct."""
+        if not self.jobs:
+            return set()
         if self.cluster == "local":
             return {job.job_id for job in self.jobs.values() if not job.done()}
         ours = ",".join(sorted({job.job_id.split("_")[0] for job in self.jobs.values()}))

@@ -83,7 +83,16 @@ def cluster(folder):
         daemon("slurmctld", "-D", "-f", configuration)
         daemon("slurmd", "-D", "-N", host, "-f", configuration)
         _wait_until(lambda: _state(environment) == "idle", folder)
-        yield environment
+        try:
+            yield environment
+        finally:  # jobs outlive the daemons
+            subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment)
+            _wait_until(lambda: not _jobs(environment), folder)
+
+
+def _jobs(environment):
+    query = ["squeue", "--noheader"]
+    return subprocess.run(query, env=environment, capture_output=True, text=True).stdout.split()
 
 
 def _state(environment):
@@ -108,7 +117,7 @@ def _wait_until(condition, folder, seconds=30):
     while not condition():
         if time.monotonic() > end:
             logs = "".join(f"{log}:\n{log.read_text()[-2000:]}" for log in sorted(folder.glob("*.log")))
-            raise RuntimeError(f"SLURM does not start\n{logs}")
+            raise RuntimeError(f"SLURM does not start, or its jobs do not end\n{logs}")
         time.sleep(0.2)
 
 

@@ -15,13 +15,10 @@ from sharding.signals import NUMBERS, Interrupted, Interruptions
 from sharding.units import Plan
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch):
-    monkeypatch.setattr(driver, "PAUSE", 0)
-
-
 class Workers:
     """Stand for processes: each look at them, those that run do a unit, or have the mishap that is said for it."""
+
+    pause = 0
 
     def __init__(self, work, mishaps=()):
         self.work, self.mishaps, self.running, self.all, self.done = work, list(mishaps), [], [], []

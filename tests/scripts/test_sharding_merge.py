@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from sharded_work import BATCHES, MERGED, printed_of
+from sharded_work import BATCHES, MERGED, lines_of_sentence, printed_of
 from sharding.merge import merge, missing_sentences
+from sharding.options import MOST_UNITS
 from sharding.units import Damaged, Plan
 
 
@@ -47,3 +48,13 @@ def test_sentences_that_are_in_no_unit():
     assert missing_sentences(Plan.cut(BATCHES, 9, 2)).tolist() == [7, 8]
     assert missing_sentences(Plan.cut(BATCHES[1:], 7, 2)).tolist() == [0, 3]
     assert np.size(missing_sentences(Plan.cut(BATCHES, 7, 2))) == 0
+
+
+def test_as_many_units_as_there_can_be_after_a_merge_that_was_killed(work, tmp_path):
+    (tmp_path / "plan.npz").unlink()
+    work.propose(Plan.cut([[i] for i in reversed(range(1000))], 1000, MOST_UNITS))
+    finish(work, *range(MOST_UNITS))
+    (tmp_path / "merged.txt.tmp").write_text("what it had written")
+    assert merge(work, tmp_path / "merged.txt") == 1000
+    assert (tmp_path / "merged.txt").read_text() == "".join(map(lines_of_sentence, range(1000)))
+    assert not (tmp_path / "merged.txt.tmp").exists()
