@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import logging
 import os
 import random
 import sys
@@ -20,6 +21,25 @@ from helpers import compute_in_float64  # noqa: E402
 import el_fairseq  # noqa: E402, F401
 
 torch.set_num_threads(1)  # the models are tiny: threads would wait for each other
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slurm", action="store_true", help="also run the test that starts a SLURM of one node")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "slurm" in item.keywords and not config.getoption("--slurm"):
+            item.add_marker(pytest.mark.skip(reason="starts a SLURM of one node: --slurm"))
+
+
+@pytest.fixture(autouse=True)
+def log_levels():
+    """Scripts set the level of this package's log."""
+    logger = logging.getLogger("el_fairseq")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture
