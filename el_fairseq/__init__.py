@@ -4,9 +4,9 @@ from el_fairseq.internals import require_torch
 
 require_torch()
 
-from el_fairseq.compat import load_stock_checkpoints  # noqa: E402
+from el_fairseq.compat import guard_loading  # noqa: E402
 
-load_stock_checkpoints()
+guard_loading()
 
 from el_fairseq import models  # noqa: E402
 from el_fairseq.generation import disable_el_attention, enable_el_attention  # noqa: E402

@@ -1,64 +1,105 @@
-"""fairseq checkpoints on today's torch: what is harmless loads, everything else is refused and said in plain words.
+"""Loading checkpoints, whatever fairseq asks for: data is loaded, anything else is refused and said in plain words.
 
-Since torch 2.6 ``torch.load`` builds only classes that are known to be harmless, and so refuses fairseq's own
-checkpoints (``argparse.Namespace``). The classes that those hold are containers of data; they are allowed here, and
-nothing else: a checkpoint that names anything else stays refused, because building an arbitrary object runs code.
+``torch.load`` builds any object that a file asks for, and so runs any code, unless it is told ``weights_only=True``.
+Versions of fairseq differ: some leave that to torch, whose default since 2.6 refuses fairseq's own checkpoints
+(``argparse.Namespace``); the last one asks for ``weights_only=False``. Nothing here depends on either:
+
+* ``torch.load``, called from a module of fairseq, reads with ``weights_only=True``, and builds the classes of
+  ``plain_data.HARMLESS`` and those that a user allowed by ``torch.serialization.add_safe_globals``. Called from any
+  other module of the same process, it is ``torch.load`` as it was. The function itself is replaced, because fairseq
+  calls it in a dozen modules, and some of them are imported later.
+* Modules of fairseq that call ``eval``, also with options from a checkpoint, find ``plain_data.evaluate`` instead.
+
+Not covered, because fairseq's ``torch.load`` has no part in it: user modules that unpickle by themselves, archives that
+fairseq's hub unpacks, code that replaces ``torch.load`` later.
 """
 
-import argparse
-import collections
+import contextlib
+import functools
+import os
+import pickle
 import re
 import sys
-import typing
+import threading
+from pathlib import Path
 
-import numpy
-import omegaconf
 import torch
-from fairseq.logging import meters
-from omegaconf.base import ContainerMetadata, Metadata
-from omegaconf.nodes import AnyNode
 
-NUMPY_SCALAR = numpy.float64(0).__reduce__()[0]  # the module's name of both depends on the version of numpy
-NUMPY_ARRAY = numpy.zeros(0).__reduce__()[0]
-HARMLESS = (
-    argparse.Namespace,  # the arguments of every legacy model and task
-    # checkpoints from before 0.10 keep their meters, under the module's old name
-    meters.AverageMeter,
-    meters.StopwatchMeter,
-    meters.TimeMeter,
-    (meters.AverageMeter, "fairseq.meters.AverageMeter"),
-    (meters.StopwatchMeter, "fairseq.meters.StopwatchMeter"),
-    (meters.TimeMeter, "fairseq.meters.TimeMeter"),
-    # checkpoints of 0.12 may keep their configuration as it was
-    omegaconf.DictConfig,
-    omegaconf.ListConfig,
-    AnyNode,
-    ContainerMetadata,
-    Metadata,
-    typing.Any,
-    collections.defaultdict,
-    dict,
-    list,
-    int,
-    # a best score that was a numpy number
-    numpy.dtype,
-    type(numpy.dtype(numpy.float32)),
-    type(numpy.dtype(numpy.float64)),
-    (NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
-    (NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
-    # counts of n-grams, which --eval-bleu keeps in its meters
-    numpy.ndarray,
-    type(numpy.dtype(numpy.int64)),
-    (NUMPY_ARRAY, "numpy.core.multiarray._reconstruct"),
-    (NUMPY_ARRAY, "numpy._core.multiarray._reconstruct"),
-)
+from el_fairseq.internals import name_of_caller
+from el_fairseq.plain_data import HARMLESS, evaluate
+
+GUARDED = ("fairseq", "fairseq_cli", "el_fairseq")  # packages whose calls are guarded
+EVAL = re.compile(rb"(?<![\w.])eval\(")
+NOT_THE_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError, torch.OutOfMemoryError)
+LOCK = threading.RLock()  # torch keeps one list of allowed classes for all threads
 
 
-def load_stock_checkpoints():
-    """Let ``torch.load`` take fairseq's checkpoints, and add a hint below the traceback of one that it cannot load."""
-    torch.serialization.add_safe_globals(list(HARMLESS))
-    if not hasattr(sys.excepthook, "hints"):  # once, also if this package is imported again
-        sys.excepthook = _with_hint(sys.excepthook)
+def guard_loading():
+    """Make fairseq load data alone; does nothing the second time, also if this package is imported again."""
+    _guard_eval()
+    if not hasattr(torch.load, "guards_fairseq"):
+        torch.load = _guarded(torch.load)
+
+
+def load_checkpoint(path):
+    """The checkpoint ``path``, on the CPU, as it is in the file. What is not data raises ``pickle.UnpicklingError``."""
+    return torch.load(path, map_location="cpu")
+
+
+def _guarded(load):
+    @functools.wraps(load)
+    def guarded(f, *args, **kwargs):
+        caller = name_of_caller()
+        if caller.partition(".")[0] not in GUARDED:
+            return load(f, *args, **kwargs)
+        _guard_eval()  # a model that was imported since may be built from what is read here
+        try:
+            with _harmless_allowed():
+                return load(f, *args, **{**kwargs, "weights_only": True})
+        except NOT_THE_FILE:
+            raise
+        except Exception as error:
+            name = f if isinstance(f, (str, os.PathLike)) else getattr(f, "name", "in memory")
+            raise pickle.UnpicklingError(f"el_fairseq: checkpoint {name}: {load_hint(error)}") from None
+
+    guarded.guards_fairseq = True
+    guarded.__module__, guarded.__qualname__ = "torch", "load"  # where pickle finds it: loader=torch.load is common
+    return guarded
+
+
+@contextlib.contextmanager
+def _harmless_allowed():
+    """For one load, what ``HARMLESS`` says is what its names mean, whatever the user's own list says of them."""
+    with LOCK:
+        before = torch.serialization.get_safe_globals()
+        during = [allowed for allowed in before if _name(allowed) not in HARMLESS]
+        during += [(harmless, name) for name, harmless in HARMLESS.items()]
+        _allow(during)
+        try:
+            yield
+        finally:
+            added = set(torch.serialization.get_safe_globals()).difference(during)  # by other threads
+            _allow([*before, *added])
+
+
+def _allow(classes):
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(classes)
+
+
+def _name(allowed):
+    return allowed[1] if isinstance(allowed, tuple) else f"{allowed.__module__}.{allowed.__qualname__}"
+
+
+@functools.cache
+def _calls_eval(path):
+    return path.endswith(".py") and EVAL.search(Path(path).read_bytes()) is not None
+
+
+def _guard_eval():
+    for name, module in list(sys.modules.items()):
+        if name.startswith("fairseq.") and _calls_eval(getattr(module, "__file__", None) or ""):
+            module.eval = evaluate
 
 
 def load_hint(error):
@@ -70,31 +111,8 @@ def load_hint(error):
             "run. Get the checkpoint from a source you trust, saved with plain containers; if you wrote that class "
             f"yourself, allow it in your own code with torch.serialization.add_safe_globals([{refused[1]}])."
         )
+    reason = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
     return (
-        f"truncated, damaged, or no checkpoint at all ({type(error).__name__} while reading it). Copy or download it "
-        "again and compare the sizes."
+        f"truncated, damaged, or no checkpoint at all ({type(error).__name__} while reading it: "
+        f"{reason.partition(chr(10))[0]}). Copy or download it again and compare the sizes."
     )
-
-
-def _checkpoint_in(traceback):
-    """The path of the checkpoint that ``torch.load`` was reading for fairseq when the error came up, or None."""
-    path = None
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if code.co_name == "load_checkpoint_to_cpu":
-            path = traceback.tb_frame.f_locals.get("path")
-        if path is not None and code is torch.load.__code__:
-            return path
-        traceback = traceback.tb_next
-    return None
-
-
-def _with_hint(previous):
-    def excepthook(kind, error, traceback):
-        previous(kind, error, traceback)
-        path = _checkpoint_in(traceback)
-        if path is not None:
-            print(f"el_fairseq: checkpoint {path}: {load_hint(error)}", file=sys.stderr)
-
-    excepthook.hints = True
-    return excepthook

@@ -5,11 +5,14 @@ one that changes a result. Private methods that classes of this package inherit,
 ``INHERITED``: they have to be there, a test looks.
 """
 
+import sys
+
 import torch
+from fairseq.distributed import utils as distributed
 from torch.nn.modules import module as module_file
 
 INHERITED = {
-    "torch.nn.Module": ("_apply", "_load_from_state_dict"),
+    "torch.nn.Module": ("_load_from_state_dict",),
     "fairseq.modules.MultiheadAttention": ("_get_input_buffer",),
     "fairseq.sequence_generator.SequenceGenerator": ("_generate", "_prefix_tokens"),
     "fairseq.sequence_generator.SequenceGeneratorWithAlignment": ("_prepare_batch_for_alignment",),
@@ -45,6 +48,21 @@ def is_hooked(module):
 def has_global_hooks():
     """Whether calling any module calls hooks that were registered for all modules."""
     return any(getattr(module_file, name, True) for name in GLOBAL_HOOKS)
+
+
+def name_of_caller():
+    """The module that called the function that asks; CPython's own way, there in all of its versions."""
+    return sys._getframe(2).f_globals.get("__name__", "")
+
+
+def tensor_placeholders():
+    """Classes that stand for tensors in what the processes of a training send each other; none in other versions."""
+    return [distributed._TensorPlaceholder] if hasattr(distributed, "_TensorPlaceholder") else []
+
+
+def compiled(module):
+    """The module that ``torch.compile`` made ``module`` of, or None."""
+    return module._modules.get("_orig_mod")
 
 
 def own_registries(attributes):

@@ -18,8 +18,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from benchmarking import append_row, integers, machine, names, seconds  # noqa: E402
 
-from el_fairseq.modules.packed_linear import PackedLinear  # noqa: E402
-from el_fairseq.ops.packed import can_pack, packed_linear  # noqa: E402
+from el_fairseq.ops.packed import can_pack, pack, packed_linear  # noqa: E402
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
@@ -36,14 +35,13 @@ def parse_args(argv):
 
 @torch.no_grad()
 def bench(rows, inputs, outputs, dtype, rounds):
-    """Billions of operations a second: of ``nn.Linear`` and of ``PackedLinear``."""
+    """Billions of operations a second: of PyTorch and of oneDNN over a packed weight."""
     torch.manual_seed(0)
-    packed, x = PackedLinear(inputs, outputs).to(dtype).eval(), torch.randn(rows, inputs).to(dtype)
-    if not can_pack(packed.weight):
+    layer, x = torch.nn.Linear(inputs, outputs).to(dtype), torch.randn(rows, inputs).to(dtype)
+    if not can_pack(layer.weight):
         raise SystemExit(f"this machine or PyTorch has no packed product in {dtype}")
-    weight, bias = packed.pack(), packed.bias
-    linear = torch.nn.functional.linear
-    products = {"linear": lambda: linear(x, packed.weight, bias), "packed": lambda: packed_linear(x, weight, bias)}
+    packed = pack(layer.weight)
+    products = {"linear": lambda: layer(x), "packed": lambda: packed_linear(x, packed, layer.bias)}
     torch.testing.assert_close(*(run() for run in products.values()), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
     times = {name: [] for name in products}
     for _ in range(rounds):

@@ -23,10 +23,12 @@ TESTS = (
     "tests/ops",
     "tests/models",
     "tests/modules/test_convert.py",
-    "tests/modules/test_packed_linear.py",
-    "tests/modules/test_packed_attention.py",
+    "tests/modules/test_products.py",
+    "tests/generation/test_changed_models.py",
     "tests/generation/test_decoder_step.py",
+    "tests/generation/test_encode.py",
     "tests/generation/test_retry.py",
+    "tests/generation/test_wrapped_models.py",
 )
 REPORT = """
 from importlib.metadata import version

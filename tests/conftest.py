@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import logging
 import os
 import random
 import sys
@@ -8,31 +9,42 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-import torch.nn.functional as F
 
 if not torch.cuda.is_available():  # before anything imports triton
     os.environ["TRITON_INTERPRET"] = "1"
 
-from fairseq import utils  # noqa: E402
-
 sys.path.insert(0, str(Path(__file__).parent))
 
 from commands import run  # noqa: E402
+from helpers import compute_in_float64  # noqa: E402
 
 import el_fairseq  # noqa: E402, F401
-from el_fairseq.generation import next_token  # noqa: E402
-from el_fairseq.modules import el_attention  # noqa: E402
 
 torch.set_num_threads(1)  # the models are tiny: threads would wait for each other
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slurm", action="store_true", help="also run the test that starts a SLURM of one node")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "slurm" in item.keywords and not config.getoption("--slurm"):
+            item.add_marker(pytest.mark.skip(reason="starts a SLURM of one node: --slurm"))
+
+
+@pytest.fixture(autouse=True)
+def log_levels():
+    """Scripts set the level of this package's log."""
+    logger = logging.getLogger("el_fairseq")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
 @pytest.fixture
 def float64(monkeypatch):
-    """Real float64: fairseq computes each softmax in float32 whatever the model's dtype, here it follows the input."""
-    monkeypatch.setattr(utils, "softmax", lambda x, dim, onnx_trace=False: F.softmax(x, dim=dim))
-    monkeypatch.setattr(utils, "log_softmax", lambda x, dim, onnx_trace=False: F.log_softmax(x, dim=dim))
-    monkeypatch.setattr(el_attention, "SOFTMAX_DTYPE", torch.float64)
-    monkeypatch.setattr(next_token, "LOG_SOFTMAX_DTYPE", torch.float64)
+    compute_in_float64(monkeypatch)
 
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

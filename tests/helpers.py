@@ -6,15 +6,30 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import torch
+import torch.nn.functional as F
+from fairseq import utils
 from fairseq.data import Dictionary, data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.modules import MultiheadAttention
 
+from el_fairseq.generation import next_token
+from el_fairseq.modules import el_attention
 from el_fairseq.modules.beams import unshare_beams
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 from el_fairseq.modules.variants import attentions_of
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
+
+
+def compute_in_float64(patch):
+    """Real float64: fairseq computes each softmax in float32 whatever the model's dtype, here it follows the input.
+
+    patch: a ``pytest.MonkeyPatch``.
+    """
+    patch.setattr(utils, "softmax", lambda x, dim, onnx_trace=False: F.softmax(x, dim=dim))
+    patch.setattr(utils, "log_softmax", lambda x, dim, onnx_trace=False: F.log_softmax(x, dim=dim))
+    patch.setattr(el_attention, "SOFTMAX_DTYPE", torch.float64)
+    patch.setattr(next_token, "LOG_SOFTMAX_DTYPE", torch.float64)
 
 
 def assert_close(actual, expected, tolerance=None):

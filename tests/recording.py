@@ -8,6 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from el_fairseq.generation import next_token
+from el_fairseq.modules import fixed_lineage
+
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "item", "masked_select", "_unique2"}
 
 
@@ -56,6 +59,22 @@ def record(run):
         if torch.is_tensor(out):
             out.fill_(float("nan"))
     return recorder.replay, result
+
+
+def imitate_graphs(patch):
+    """Record every step that can be, with little room, so that it has to be made. ``patch``: a ``pytest.MonkeyPatch``.
+
+    Returns a list that grows by one with each recording.
+    """
+    made = []
+
+    def recorded(run):
+        made.append(run)
+        return record(run)
+
+    patch.setattr(next_token, "recorder", lambda device: recorded)
+    patch.setattr(fixed_lineage, "ROOM", 5)
+    return made
 
 
 class Waits(TorchDispatchMode):

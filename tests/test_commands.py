@@ -1,6 +1,5 @@
 """fairseq's own commands with the plugin: the output is stock's, line by line."""
 
-import os
 import re
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
 
 from el_fairseq import enable_el_attention
+from el_fairseq.compat import load_checkpoint
 from el_fairseq.modules import ELMultiheadAttention
 
 MODELS = {
@@ -77,7 +77,7 @@ def test_el_architecture_trains_as_stock_and_exchanges_checkpoints(data, checkpo
     stock, ours = checkpoint("transformer"), checkpoint("el_transformer")
     losses = [re.findall(r" loss=([\d.]+)", checkpoint.logs[m][1]) for m in ("transformer", "el_transformer")]
     assert losses[0] == losses[1] and len(losses[0]) >= 6
-    states = [torch.load(path, weights_only=True)["model"] for path in (stock, ours)]
+    states = [load_checkpoint(path)["model"] for path in (stock, ours)]
     assert list(states[0]) == list(states[1])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     expected = generate(data, stock, "--task translation --beam 4")
@@ -87,6 +87,22 @@ def test_el_architecture_trains_as_stock_and_exchanges_checkpoints(data, checkpo
     for path, name in ((stock, "el_transformer"), (ours, "transformer")):
         override = f"--model-overrides {{'_name':'{name}','arch':'{name}'}}"
         assert_same_output(generate(data, path, "--task translation --beam 4", override), expected)
+
+
+OVERRIDES = {  # --model-overrides under a stock task and under ours, which lines of the log say so
+    "both names": ("translation", "{'_name':'el_transformer','arch':'el_transformer'}", [("ELTransformerModel", "on")]),
+    "arch alone, a stock task": ("translation", "{'arch':'el_transformer'}", []),
+    "arch alone, an el_ task": ("el_translation", "{'arch':'el_transformer'}", [("TransformerModel", "auto")]),
+}
+
+
+@pytest.mark.parametrize("case", OVERRIDES)
+def test_the_log_says_once_whether_el_attention_is_active(data, checkpoint, case):
+    task, overrides, active = OVERRIDES[case]
+    log = generate(data, checkpoint("transformer"), f"--task {task} --beam 2 --model-overrides {overrides}")
+    assert re.findall(r"(\w+) decodes with EL-attention \(mode (\w+)\): 2 self-.*, 2 cross-", log) == active
+    warned = "'arch': 'el_transformer' changes nothing without '_name', the model is a TransformerModel"
+    assert log.count(warned) == (case == "arch alone, an el_ task")
 
 
 def test_training_resumes_from_a_stock_checkpoint(data, tmp_path):
@@ -172,35 +188,6 @@ def test_user_dir_works_from_any_folder_once_installed(data, checkpoint, tmp_pat
     assert "decoder state: peak" in output
 
 
-class Payload:
-    """Builds a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (os.system, (f"touch {self.path}",))
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(data, checkpoint, tmp_path):
-    state = torch.load(checkpoint("transformer"), weights_only=True)
-    proof = tmp_path / "ran"
-    torch.save({**state, "extra": Payload(proof)}, tmp_path / "evil.pt")
-    output = generate(data, tmp_path / "evil.pt", "--task el_translation", ok=False, fresh=True)
-    assert not proof.exists()
-    hint = output.strip().splitlines()[-1]
-    assert re.match(
-        rf"el_fairseq: checkpoint {tmp_path}/evil.pt: refused: it holds posix.system, which is not plain", hint
-    )
-
-
-def test_a_truncated_checkpoint_is_called_truncated(data, checkpoint, tmp_path):
-    whole = checkpoint("transformer").read_bytes()
-    (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
-    output = generate(data, tmp_path / "half.pt", "--task el_translation", ok=False, fresh=True)
-    assert f"el_fairseq: checkpoint {tmp_path}/half.pt: truncated, damaged, or no" in output.strip().splitlines()[-1]
-
-
 def check_lossless(*arguments, ok=True):
     return run("python", "scripts/check_lossless.py", *arguments, ok=ok)
 
@@ -214,3 +201,21 @@ def test_check_lossless_finds_stock_and_el_identical(data, checkpoint):
 def test_check_lossless_fails_where_scores_drift(data, checkpoint):
     output = check_lossless(data, f"--path {checkpoint('transformer')} --beam 4 --max-drift 0 --limit 16", ok=False)
     assert re.search(r"NOT lossless in float32: a score drifts by \S+, more than --max-drift 0", output)
+
+
+@pytest.mark.parametrize("level", [None, "INFO", "DEBUG"])
+def test_the_plan_is_logged_where_fairseqs_log_level_asks_for_it(level, data, checkpoint, monkeypatch):
+    """Some modules of fairseq set the level of all logs to DEBUG when they are imported."""
+    monkeypatch.delenv("LOGLEVEL", raising=False)
+    if level is not None:
+        monkeypatch.setenv("LOGLEVEL", level)
+    output = generate(data, checkpoint("transformer"), "--task el_translation", fresh=True)
+    assert ("el_fairseq.generation.plan" in output) == (level == "DEBUG")
+    assert "decodes with EL-attention (mode auto)" in output
+
+
+@pytest.mark.parametrize("form", ["--replace-unk", "--replace-unk words.txt"], ids=["copies", "dictionary"])
+def test_replace_unk_is_refused_by_name(form, data, checkpoint):
+    options = f"{data} --user-dir el_fairseq --path {checkpoint('transformer')} --task el_translation"
+    output = run("fairseq-interactive", options, form, stdin="a b c\n", ok=False)
+    assert "ValueError: --replace-unk" in output and "Leave it out; --print-alignment hard" in output

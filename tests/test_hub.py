@@ -1,20 +1,26 @@
 """fairseq's hub interfaces, before and after ``enable_el_attention``: the same texts and scores."""
 
 import json
+import logging
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.data import Dictionary
+from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models.bart import BARTModel
-from fairseq.models.transformer import TransformerModel
+from fairseq.models.transformer import TransformerDecoderBase, TransformerModel
 from fairseq.models.transformer_lm import TransformerLanguageModel
 from helpers import assert_close, assert_same_hypotheses
 from omegaconf import OmegaConf
 
 from el_fairseq import disable_el_attention, enable_el_attention
-from el_fairseq.generation import ELSequenceGenerator
+from el_fairseq.compat import load_checkpoint
+from el_fairseq.generation import ELSequenceGenerator, prompt
 from el_fairseq.generation.plan import PLANS
 from el_fairseq.modules import ELMultiheadAttention
 
@@ -182,18 +188,24 @@ def test_sample_reads_all_prompts_at_once_after_enabling_and_not_before(saved, t
     """Whatever task the hub has, the mode that was asked for last counts."""
     hub = load(saved("transformer_lm"), "transformer_lm", **({"task": {"_name": task}} if task else {}))
     decoder, calls = hub.models[0].decoder, []
-    forward = decoder.forward
-    monkeypatch.setattr(
-        decoder,
-        "forward",
-        lambda tokens, *args, **kwargs: calls.append(tokens.shape) or forward(tokens, *args, **kwargs),
-    )
+    forward, read = TransformerDecoderBase.forward, prompt.read_prompts
+
+    def forward_spy(self, tokens, *args, **kwargs):
+        calls.append(tuple(tokens.shape))
+        return forward(self, tokens, *args, **kwargs)
+
+    def read_spy(decoder, tokens, keep):
+        calls.append(tuple(tokens.shape))
+        return read(decoder, tokens, keep)
+
+    monkeypatch.setattr(TransformerDecoderBase, "forward", forward_spy)
+    monkeypatch.setattr(prompt, "read_prompts", read_spy)
     longest = max(len(hub.encode(sentence)) for sentence in SENTENCES)
 
     def first_pass():
         calls.clear()
         hub.sample(SENTENCES, beam=2, max_len_b=12)
-        return tuple(calls[0])
+        return calls[0]
 
     for mode in ("on", "auto"):
         enable_el_attention(hub, mode)
@@ -205,7 +217,7 @@ def test_sample_reads_all_prompts_at_once_after_enabling_and_not_before(saved, t
 
 def test_a_checkpoint_of_a_training_in_bf16_or_with_shards_loads_as_any_other(saved, tmp_path):
     folder = saved("transformer_lm")
-    state = torch.load(folder / "model.pt")
+    state = load_checkpoint(folder / "model.pt")
     state["cfg"]["task"].update(_name="el_language_modeling", el_attention="on")
     state["cfg"]["common"]["bf16"], state["cfg"]["dataset"]["num_shards"] = True, 4
     torch.save(state, tmp_path / "model.pt")
@@ -213,3 +225,89 @@ def test_a_checkpoint_of_a_training_in_bf16_or_with_shards_loads_as_any_other(sa
     hub, stock = load(tmp_path, "transformer_lm"), load(folder, "transformer_lm")
     assert_same_answers(answers(hub, "transformer_lm", beam=2), answers(stock, "transformer_lm", beam=2))
     assert next(hub.parameters()).dtype is torch.float64 and converted(hub) == 2
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+IN_PYTHON = README[README.index("**In Python**") : README.index("**As an architecture**")]
+SNIPPETS = re.findall(r"```python\n(.*?)```", IN_PYTHON, re.DOTALL)
+
+
+@pytest.fixture
+def moved(saved, tmp_path):
+    """A translation checkpoint whose training folder is gone, and a folder with the dictionaries, made as they are
+    asked for: ``moved("cfg")`` as fairseq saves it today, ``moved("args")`` as it did before 0.10."""
+
+    def get(form):
+        model, data = tmp_path / "model", tmp_path / "data-bin"
+        for folder in (model, data):
+            folder.mkdir()
+        for side in ("src", "tgt"):
+            shutil.copy(saved("transformer") / f"dict.{side}.txt", data)
+        state = load_checkpoint(saved("transformer") / "model.pt")
+        if form == "args":
+            arguments = f"gone {KINDS['transformer'][1]}".split()
+            state["args"] = options.parse_args_and_arch(options.get_training_parser(), arguments)
+            del state["cfg"]
+        else:
+            state["cfg"]["task"]["data"] = state["cfg"]["model"].data = "gone"
+        torch.save(state, model / "model.pt")
+        return str(model), str(data)
+
+    return get
+
+
+GIVEN = {"folder": {}, "languages": {"source_lang": "src", "target_lang": "tgt"}}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize("form", ["cfg", "args"])
+def test_whatever_loads_as_stock_is_enabled(saved, moved, form, given):
+    """The recipe of the README, where the training folder is gone."""
+    expected = answers(load(saved("transformer"), "transformer"), "transformer", beam=4)
+    model, data = moved(form)
+    hub = TransformerModel.from_pretrained(model, "model.pt", data, **GIVEN[given]).eval().double()
+    enable_el_attention(hub, "on")
+    assert converted(hub) == 4
+    assert_same_answers(answers(hub, "transformer", beam=4), expected)
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_a_task_in_from_pretrained_that_misses_the_training_folder_says_what_to_write(moved, given):
+    model, data = moved("cfg")
+    task = {"_name": "el_translation", "el_attention": "on"}
+    with pytest.raises(FileNotFoundError, match=r"leave out task= .* call enable_el_attention\(hub, mode='on'\) after"):
+        TransformerModel.from_pretrained(model, "model.pt", data, task=task, **GIVEN[given])
+    hub = TransformerModel.from_pretrained(model, "model.pt", data, task={**task, "data": data}, **GIVEN[given])
+    assert len(hub.src_dict) == 12
+
+
+def test_dictionaries_of_another_folder_than_the_one_given_are_reported(saved, moved, caplog):
+    """Stock reads those of the training, where that folder is still there."""
+    model, data = moved("cfg")
+    task = {"_name": "el_translation", "data": str(saved("transformer"))}  # as if the checkpoint said so
+    with caplog.at_level(logging.WARNING, logger="el_fairseq"):
+        TransformerModel.from_pretrained(model, "model.pt", data)
+        TransformerModel.from_pretrained(model, "model.pt", data, task={**task, "data": data})
+        assert not caplog.messages
+        TransformerModel.from_pretrained(model, "model.pt", data, task=task)
+    (message,) = caplog.messages
+    assert message.startswith(f"the dictionaries are those in {saved('transformer')}, not in {data}; ")
+
+
+@pytest.mark.parametrize("snippet", range(2), ids=["bart", "translation"])
+def test_snippets_of_the_readme_run_as_printed(saved, moved, snippet, tmp_path, monkeypatch):
+    """With a tiny BART in the place of the one to download, whose byte-pair encoding knows all bytes."""
+    assert len(SNIPPETS) == 2
+    moved("cfg")
+    bart = shutil.copytree(saved("bart"), tmp_path / "bart")
+    known = json.loads((bart / "encoder.json").read_text())
+    (bart / "encoder.json").write_text(json.dumps({**dict.fromkeys(bytes_to_unicode().values(), 0), **known}))
+    files = {"gpt2_encoder_json": f"{bart}/encoder.json", "gpt2_vocab_bpe": f"{bart}/vocab.bpe"}
+    monkeypatch.setattr(BARTModel, "hub_models", lambda: {"bart.large.cnn": {"path": str(bart), **files}})
+    monkeypatch.chdir(tmp_path)
+    modes = []
+    monkeypatch.setattr(
+        "el_fairseq.enable_el_attention", lambda hub, mode: modes.append(mode) or enable_el_attention(hub, mode)
+    )
+    exec(SNIPPETS[snippet], {})
+    assert modes == ["on"]

@@ -9,6 +9,7 @@ import torch
 from commands import ROOT, assert_same_output, generate, lines_of, run, train
 from fairseq.models.roberta import RobertaHubInterface
 
+from el_fairseq.compat import load_checkpoint
 from el_fairseq.models import MHERobertaModel, MHETransformerLanguageModel, MHETransformerModel
 from el_fairseq.modules import MHEAttention
 
@@ -107,7 +108,7 @@ def test_two_processes_train_what_one_trains_with_twice_the_batches(data, tmp_pa
     train(data, tmp_path / "one", model, "--update-freq 2", **SHORT)
     for rank in ranks:
         rank.join()
-    one, two = (torch.load(tmp_path / n / "checkpoint_last.pt", weights_only=True)["model"] for n in ("one", "two"))
+    one, two = (load_checkpoint(tmp_path / n / "checkpoint_last.pt")["model"] for n in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
@@ -124,7 +125,7 @@ def test_hydra_trains_the_example(data, tmp_path, precision):
     )
     log = run("fairseq-hydra-train", f"--config-dir {ROOT}/examples/translation --config-name mhe", overrides)
     (path,) = tmp_path.rglob("checkpoint_last.pt")
-    state = torch.load(path, weights_only=True)
+    state = load_checkpoint(path)
     assert state["model"]["decoder.layers.2.encoder_attn.q_head_embed"].shape == (4, 8)
     assert ("MemoryEfficientFP16Optimizer" in str(state["optimizer_history"])) == bool(precision), log[-3000:]
     assert state["cfg"]["model"]["attention_variant"] == "mhe-add"

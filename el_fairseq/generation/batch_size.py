@@ -13,7 +13,7 @@ and while it is decoded, beside one such layer for its M rows,
     trace      M · S · T · 8                         attention weights of all steps, for alignments
     search     M · V · (item + 12), for random draws 28 more, and M · T · 64 for its tables
 
-and once, on a CPU, the weights of all linear layers again (``PackedLinear``). D is the width, F that of the
+and once, on a CPU, the weights of all linear layers again (``modules.products``). D is the width, F that of the
 feed-forward layers, H the heads, V the vocabulary, item the bytes of a number. Each term is an upper bound: all
 hypotheses run to their maximal length. Prompts of language models are read like a source (but with stock attention a
 token a step), with the hidden states of all layers and a mask ``[H, S, S]`` in memory. An ensemble needs all its states
@@ -36,11 +36,12 @@ from el_fairseq.generation.prompt import CHUNK
 from el_fairseq.modules.convert import layers_of, why_foreign
 from el_fairseq.modules.fixed_lineage import ROOM
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended
-from el_fairseq.modules.packed_linear import packed_bytes
+from el_fairseq.modules.products import packed_bytes
 from el_fairseq.modules.state import BLOCK
 
 logger = logging.getLogger(__name__)
 USED = 0.8  # of the free memory: allocators round and fragment
+ROUNDED = 1.125  # rows of products are rounded up by so much at most where there are many
 STOCK = "stock"  # the layout of --el-attention off
 
 
@@ -113,7 +114,7 @@ class Need:
     def _layer(self, part):
         layer = layers_of(part)[0]
         width, inner = layer.fc1.in_features, layer.fc1.out_features
-        return self.item * (3 * width + max(2 * inner, 4 * width))
+        return ROUNDED * self.item * (3 * width + max(2 * inner, 4 * width))
 
     def _read(self, model, source):
         if not self.prompted:

@@ -9,12 +9,12 @@ from fairseq.models.transformer import TransformerDecoderBase
 from fairseq.modules import FairseqDropout
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 
-from el_fairseq.internals import has_global_hooks, is_hooked
 from el_fairseq.modules.attention_step import attention_step
-from el_fairseq.modules.convert import KNOWN_DECODERS, draws_dropout, is_stocks, layers_of
+from el_fairseq.modules.convert import KNOWN_DECODERS, draws_dropout, layers_of
 from el_fairseq.modules.el_attention import ELMultiheadAttention
-from el_fairseq.modules.packed_linear import product_of
+from el_fairseq.modules.products import product_of
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
+from el_fairseq.modules.unchanged import change_in, is_stocks
 
 EXTRACT = ("extract_features", "extract_features_scriptable")
 DROPOUTS = ("dropout_module", "activation_dropout_module")
@@ -23,22 +23,22 @@ EXTRAS = ("c_attn", "attn_ln", "ffn_layernorm", "w_resid")  # of layers, by --sc
 
 def is_straight(decoder):
     """Whether ``DecoderStep`` computes what this converted decoder does: without options it does not know, in
-    evaluation, in the precision of the weights, and with nothing hooked onto it."""
+    evaluation, in the precision of the weights, and with nothing changed in it."""
     return (
         decoder.quant_noise is None
         and type(decoder.dropout_module) is FairseqDropout
         and all(is_stocks(decoder, name, *KNOWN_DECODERS) for name in EXTRACT)
         and all(map(_is_plain, layers_of(decoder)))
-        and not any(map(_is_meddled_with, decoder.modules()))
-        and not has_global_hooks()
+        and not any(module.training for module in decoder.modules())
         and not draws_dropout(decoder)
         and not torch.is_autocast_enabled(next(decoder.parameters()).device.type)
+        and change_in_decoder(decoder) is None
     )
 
 
-def _is_meddled_with(module):
-    """Whether calling ``module`` does something else than its class does in evaluation."""
-    return module.training or is_hooked(module) or "forward" in vars(module)
+def change_in_decoder(decoder):
+    """As ``change_in``."""
+    return change_in(decoder, (TransformerDecoderLayerBase, ELMultiheadAttention, SharedKVAttention))
 
 
 def _is_plain(layer):

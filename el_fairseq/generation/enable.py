@@ -1,6 +1,5 @@
 """Turn EL-attention on and off, for a model or for whatever holds models."""
 
-import logging
 import types
 
 from fairseq.hub_utils import GeneratorHubInterface
@@ -8,11 +7,10 @@ from fairseq.models import FairseqMultiModel
 from fairseq.sequence_generator import EnsembleModel
 from torch import nn
 
+from el_fairseq.generation.announce import announce
 from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES, PLANS
-from el_fairseq.modules.convert import use_el_attention, use_stock_attention
-
-logger = logging.getLogger(__name__)
+from el_fairseq.modules.convert import unwrapped, use_el_attention, use_stock_attention
 
 
 def enable_el_attention(model, mode="auto"):
@@ -21,7 +19,7 @@ def enable_el_attention(model, mode="auto"):
     Args:
         model: a fairseq model, a list of them (an ensemble), or a hub interface (``BARTHubInterface``,
             ``GeneratorHubInterface``, whose task then also generates with ``ELSequenceGenerator``). Converted in
-            place; a model that cannot take part decodes as stock, and one log line says why.
+            place; a model that cannot take part decodes as stock. One log line says what became of each, or why not.
         mode: ``"on"``, EL-attention wherever its identities hold; ``"auto"``, for each batch that, or keys and values
             shared by the beams (see ``plan``); ``"off"``, as ``disable_el_attention``.
 
@@ -38,10 +36,9 @@ def enable_el_attention(model, mode="auto"):
     for single in models_of(model):
         if mode == "off":
             use_stock_attention(single)
-            continue
-        reasons = use_el_attention(single, PLANS[mode])
-        if reasons:
-            logger.info("%s decodes with stock attention: %s", type(single).__name__, "; ".join(reasons))
+            announce(single, mode)
+        else:
+            announce(single, mode, use_el_attention(single, PLANS[mode]))
     return model
 
 
@@ -66,9 +63,12 @@ def _build_generator(task, *args, **kwargs):
 
 
 def models_of(holder):
-    """The fairseq models in a model, a list of models, or a hub interface; of a multilingual model, those in it."""
+    """The fairseq models in a model, a list of models, or a hub interface; of a multilingual model, those in it; of
+    what wraps a model (``unwrapped``), that."""
     if isinstance(holder, (GeneratorHubInterface, EnsembleModel)):
         return models_of(list(holder.models))
+    if isinstance(holder, nn.Module):
+        holder = unwrapped(holder)
     if isinstance(holder, FairseqMultiModel):
         return list(holder.models.values())
     if isinstance(holder, (list, tuple, nn.ModuleList)):

@@ -1,16 +1,14 @@
 """The encoder output of a batch; on a CPU a few sentences at a time, so that little is computed for padding."""
 
-from fairseq.models.transformer import TransformerEncoderBase
-from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
+import torch
 from fairseq.sequence_generator import EnsembleModel
 
-from el_fairseq.modules.convert import draws_dropout, is_stocks, layers_of
-from el_fairseq.modules.packed_attention import PackedAttention
-from el_fairseq.modules.packed_linear import ROWS, PackedLinear
-from el_fairseq.modules.shared_kv_attention import SharedKVAttention
+from el_fairseq.generation.sequence_pass import EncoderPass, change_in_encoder, is_straight_encoder
+from el_fairseq.modules.convert import is_converted
+from el_fairseq.modules.products import ROWS
+from el_fairseq.modules.unchanged import is_stocks, say_once
 
 INPUTS = {"src_tokens", "src_lengths", "prev_output_tokens"}  # what is known to have a row for each sentence
-FORWARD = ("forward", "forward_scriptable", "forward_torchscript", "forward_non_torchscript", "forward_embedding")
 
 
 def encode(ensemble, net_input):
@@ -30,42 +28,41 @@ def encode(ensemble, net_input):
 
 def is_by_sentence(model, net_input):
     """Whether the output for a sentence is known not to depend on the others, and products of fewer rows are faster."""
-    encoder = model.encoder
-    return (
+    if not (
         INPUTS.issuperset(net_input)
         and net_input["src_tokens"].device.type == "cpu"
-        and isinstance(encoder, TransformerEncoderBase)
-        and all(is_stocks(encoder, method, TransformerEncoderBase) for method in FORWARD)
-        and all(map(_is_converted, layers_of(encoder)))
-        and not draws_dropout(model)
-    )
-
-
-def _is_converted(layer):
-    return (
-        is_stocks(layer, "forward", TransformerEncoderLayerBase)
-        and isinstance(layer.self_attn, (PackedAttention, SharedKVAttention))
-        and type(layer.fc1) is PackedLinear
-    )
+        and is_converted(model)
+        and is_straight_encoder(model.encoder)
+    ):
+        return False
+    change = change_in_encoder(model.encoder)
+    if change is not None:
+        say_once(f"{type(model.encoder).__name__} encodes by its own modules: {change}")
+    return change is None
 
 
 def encode_parts(encoder, net_input):
     """The output of a stock encoder for tokens ``[B, S]``, sentence by sentence or as many as ``ROWS`` tokens allow."""
-    tokens, lengths = net_input["src_tokens"], net_input.get("src_lengths")
-    real = tokens.ne(encoder.padding_idx)
-    parts = list(neighbours(real.sum(dim=1).tolist(), ROWS))
-    if len(parts) == 1:
-        return encoder.forward_torchscript(net_input)
-    whole = None
-    for part in parts:
+    tokens = net_input["src_tokens"]
+    real, read = tokens.ne(encoder.padding_idx), EncoderPass(encoder)
+    hidden, embedding = None, None
+    for part in neighbours(real.sum(dim=1).tolist(), ROWS):
         (columns,) = real[part].any(dim=0).nonzero(as_tuple=True)
         span = slice(int(columns[0]), int(columns[-1]) + 1) if columns.numel() else slice(None)
-        out = encoder.forward(tokens[part, span], None if lengths is None else lengths[part])
-        whole = whole or _empty(out, tokens, real)
-        whole["encoder_out"][0][span, part] = out["encoder_out"][0]
-        whole["encoder_embedding"][0][part, span] = out["encoder_embedding"][0]
-        whole["src_lengths"][0][part] = out["src_lengths"][0]
-    return whole
+        x, embedded = read(tokens[part, span])
+        if hidden is None:
+            hidden = x.new_zeros(*tokens.t().shape, x.size(2))  # [S, B, D]
+            embedding = embedded.new_zeros(*tokens.shape, embedded.size(2))  # [B, S, D]
+        hidden[span, part], embedding[part, span] = x, embedded
+    return {
+        "encoder_out": [hidden],
+        "encoder_padding_mask": [~real],
+        "encoder_embedding": [embedding],
+        "encoder_states": [],
+        "fc_results": [],
+        "src_tokens": [],
+        "src_lengths": [real.sum(dim=1, dtype=torch.int32).unsqueeze(1)],
+    }
 
 
 def neighbours(lengths, tokens):
@@ -77,16 +74,3 @@ def neighbours(lengths, tokens):
             yield slice(start, i)
             start, longest = i, length
     yield slice(start, len(lengths))
-
-
-def _empty(out, tokens, real):
-    """What will hold the output for all of ``tokens [B, S]``, in the form of a part's."""
-    b, s = tokens.shape
-    hidden, embedding, lengths = (out[name][0] for name in ("encoder_out", "encoder_embedding", "src_lengths"))
-    return {
-        **out,
-        "encoder_out": [hidden.new_zeros(s, b, hidden.size(2))],
-        "encoder_padding_mask": [~real],
-        "encoder_embedding": [embedding.new_zeros(b, s, embedding.size(2))],
-        "src_lengths": [lengths.new_empty(b, 1)],
-    }

@@ -6,12 +6,13 @@ from fairseq.models.fairseq_model import BaseFairseqModel
 from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
 from fairseq.sequence_generator import EnsembleModel
 
-from el_fairseq.generation.decoder_step import DecoderStep, is_straight
+from el_fairseq.generation.decoder_step import DecoderStep, change_in_decoder, is_straight
 from el_fairseq.generation.recorded_step import RecordedStep, recorder
-from el_fairseq.modules.convert import is_stocks, why_foreign
+from el_fairseq.modules.convert import is_converted, unwrapped, why_foreign
 from el_fairseq.modules.fixed_lineage import FixedLineage
 from el_fairseq.modules.lineage import LINEAGE
-from el_fairseq.modules.packed_linear import PackedLinear
+from el_fairseq.modules.products import product_of
+from el_fairseq.modules.unchanged import is_plain_linear, is_stocks, say_once
 
 LOG_SOFTMAX_DTYPE = torch.float32  # fairseq.utils.log_softmax, whatever the dtype of the model
 PART = 2**23  # bytes of logits that are in memory at once on a CPU
@@ -31,10 +32,17 @@ class NextToken:
         self.ensemble, self.temperature = ensemble, temperature
         self.buffer = None  # [rows, V]
         self.by_parts = is_one_product(ensemble) and not torch.is_grad_enabled()
-        decoder = ensemble.single_model.decoder if self.by_parts else None
-        self.is_straight = self.by_parts and is_straight(decoder)
-        self.record = recorder(next(decoder.parameters()).device) if self.is_straight else None
+        self.is_straight, self.record = False, None
         self.step = None  # the ``DecoderStep`` of the batch, or its ``RecordedStep``
+        if self.by_parts:
+            decoder = ensemble.single_model.decoder
+            self.project = product_of(decoder.output_projection)
+            self.vocabulary = decoder.output_projection.weight.size(0)  # a tied embedding may have grown
+            self.is_straight = is_straight(decoder)
+            self.record = recorder(next(decoder.parameters()).device) if self.is_straight else None
+        if not self.is_straight:
+            for model in ensemble.models:
+                say_what_was_changed(unwrapped(model))
 
     def __call__(self, tokens, encoder_outs, states):
         """As ``EnsembleModel.forward_decoder``: the last of ``tokens [rows, n]`` is read; log-probabilities
@@ -60,8 +68,7 @@ class NextToken:
 
     def normalize(self, features):
         """Features ``[rows, D]`` of the one model -> log-probabilities ``[rows, V]``, in the buffer."""
-        projection = self.ensemble.single_model.decoder.output_projection
-        rows, vocabulary = features.size(0), projection.weight.size(0)  # a tied embedding may have grown
+        rows, vocabulary = features.size(0), self.vocabulary
         if self.buffer is None or self.buffer.size(0) < rows:
             self.buffer = features.new_empty(rows, vocabulary, dtype=LOG_SOFTMAX_DTYPE)
         lprobs = self.buffer[:rows]
@@ -69,24 +76,32 @@ class NextToken:
         if features.device.type == "cpu":
             parts = min(rows, -(-rows * vocabulary * features.element_size() // PART))
         for some, out in zip(features.tensor_split(parts), lprobs.tensor_split(parts)):
-            logits = projection(some)
+            logits = self.project(some)
             if self.temperature != 1:
                 logits.div_(self.temperature)
             torch.log_softmax(logits, dim=-1, dtype=LOG_SOFTMAX_DTYPE, out=out)
         return lprobs
 
 
+def say_what_was_changed(model):
+    """Log why the decoder of a converted model computes by its own modules, if something was put onto one."""
+    change = change_in_decoder(model.decoder) if is_converted(model) else None
+    if change is not None:
+        say_once(f"{type(model.decoder).__name__} decodes by its own modules: {change}")
+
+
 def is_one_product(ensemble):
     """Whether log-probabilities are known to be the log-softmax of one product, of the one converted model there is."""
     if not is_stocks(ensemble, "forward_decoder", EnsembleModel):
         return False
-    model = ensemble.single_model
+    model = unwrapped(ensemble.single_model)
     decoder = getattr(model, "decoder", None)
     return (
         ensemble.models_size == 1
         and ensemble.has_incremental_states()
         and why_foreign(decoder) is None
-        and type(getattr(decoder, "output_projection", None)) is PackedLinear
+        and is_converted(model)
+        and is_plain_linear(getattr(decoder, "output_projection", None))
         and is_stocks(decoder, "forward", TransformerDecoderBase)
         and is_stocks(decoder, "output_layer", TransformerDecoderBase)
         and is_stocks(decoder, "get_normalized_probs", FairseqDecoder)

@@ -14,6 +14,7 @@ measured but self-attention of small models (``docs/performance.md``).
 
 import functools
 import logging
+import os
 
 import torch
 from fairseq.search import BeamSearch
@@ -25,8 +26,12 @@ from el_fairseq.modules.fixed_lineage import FixedLineage
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, hidden_everywhere
 from el_fairseq.modules.lineage import Lineage
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
+from el_fairseq.modules.unchanged import is_plain_dropout
 
 logger = logging.getLogger(__name__)
+if logger.level == logging.NOTSET:
+    # For details alone. The level is that of fairseq's commands: modules of fairseq set the root's to DEBUG.
+    logger.setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
 TENSOR_CORES = (7, 0)  # from this compute capability
 OPERATIONS_A_BYTE = {True: 140, False: 15}  # of GPUs, with and without tensor cores, by their data sheets
 STEPS = 64  # over which the projections of a source are reckoned to pay: how many follow is not known in advance
@@ -104,6 +109,8 @@ def _why_apart(model, search, beams, device, records):
     attentions = [a for layer in layers_of(decoder) for a in (layer.self_attn, layer.encoder_attn) if a is not None]
     if not all(isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for attention in attentions):
         return "stock attention decodes"
+    if not all(is_plain_dropout(attention.dropout_module) for attention in attentions):
+        return "something is hooked or put onto the dropout of attention weights"
     if draws_dropout(model):
         return "dropout (--retain-dropout) draws for each token"
     return None if device.type == "cpu" or records else "steps are not recorded, and nothing was measured"

@@ -9,6 +9,8 @@ import math
 import torch
 from fairseq.models import FairseqLanguageModel
 
+from el_fairseq.generation.decoder_step import change_in_decoder, is_straight
+from el_fairseq.generation.sequence_pass import read_prompts
 from el_fairseq.modules.convert import draws_dropout, layers_of, why_foreign
 from el_fairseq.modules.prompted_state import PromptLayout
 
@@ -29,6 +31,9 @@ def why_step_by_step(generator):
             return f"{type(model).__name__} decodes with stock attention"
         if draws_dropout(model):
             return "dropout (--retain-dropout): every step draws its own"
+        change = change_in_decoder(model.decoder)
+        if change is not None:
+            return change
     return None
 
 
@@ -134,15 +139,20 @@ class Prompts:
 
     def _read(self, model, state, tokens):
         """The decoder's features ``[B, P + 1, D]``; what its self-attentions keep of the tokens goes to ``state``."""
+        slots = None if self.in_order else torch.tensor(self.slots, device=tokens.device)
+
+        def keep(layer, hidden):  # of self-attention, [P + 1, B, D]
+            hidden = hidden if slots is None else hidden.index_select(1, slots)
+            layer.self_attn.start_with_prompt(state, hidden, self.layout)
+
+        if not torch.is_grad_enabled() and is_straight(model.decoder):
+            return read_prompts(model.decoder, tokens, keep)
         features, extra = model.decoder(tokens, features_only=True)
         inputs = extra["inner_states"][::-1]  # of the layers, [P + 1, B, D] each
         del extra
-        slots = None if self.in_order else torch.tensor(self.slots, device=tokens.device)
         for layer in layers_of(model.decoder):
             hidden = inputs.pop()  # given up as soon as it is kept: all of them are as much as the state
-            hidden = hidden if slots is None else hidden.index_select(1, slots)
-            hidden = layer.self_attn_layer_norm(hidden) if layer.normalize_before else hidden
-            layer.self_attn.start_with_prompt(state, hidden, self.layout)
+            keep(layer, layer.self_attn_layer_norm(hidden) if layer.normalize_before else hidden)
         return features
 
     def _score(self, features):

@@ -15,6 +15,7 @@ from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig
 
+from el_fairseq.generation.announce import announce
 from el_fairseq.modules.convert import use_el_attention
 
 
@@ -35,6 +36,7 @@ class DecodesWithEL:
         if reasons:
             name = getattr(args, "arch", cls.__name__)
             raise ValueError(f"--arch {name}: EL-attention does not cover {'; '.join(reasons)}")
+        announce(model, "on")
         return model
 
 

@@ -161,7 +161,7 @@ class MHETransformerModel(ConfiguredByArgparse, TransformerModel):
 
     def adapt(self, attentions):
         if shares_source(self):
-            share_beams(self.encoder)
+            share_beams(self)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import torch
 
 from el_fairseq.modules.el_attention import ELMultiheadAttention
-from el_fairseq.modules.packed_linear import joint_product, product_of
+from el_fairseq.modules.products import joint_product, product_of
 from el_fairseq.modules.prompted_state import PromptedState
 
 

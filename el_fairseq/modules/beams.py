@@ -1,27 +1,30 @@
 """One encoder output a sentence, however many beams decode from it."""
 
-import types
+from functools import partial
 
 import torch
 
 from el_fairseq.modules.state import sentences_of_rows
+from el_fairseq.modules.unchanged import is_called_as_it_is, is_plain_dropout, is_plain_linear, say_once
 
 BEAMS = "el_beams"  # key in the encoder output: how many decoder rows share one sentence
 UNREAD = ("encoder_embedding", "encoder_states", "fc_results")  # returned by encoders, read by no Transformer decoder
+METHODS = ("reorder_encoder_out", "_reorder_encoder_out")
 
 
-def reorder_encoder_out(encoder, encoder_out, new_order):
+def reorder_encoder_out(encoder, model, encoder_out, new_order):
     """In place of the encoder's ``reorder_encoder_out``: expand nothing, and re-index only when a sentence leaves.
 
     A generator's first call repeats each sentence M times: that is noted instead of done. Later calls speak of rows
-    (``new_order [B'·M]``); the sentences behind them are kept. Any other first order is carried out as it is.
+    (``new_order [B'·M]``); the sentences behind them are kept. Any other first order is carried out as it is; so is the
+    first one where something was hooked or put onto what reads the source, and sees it once a beam in stock.
     """
     stock = type(encoder).reorder_encoder_out
     if BEAMS not in encoder_out:
         sentences = encoder_out["encoder_out"][0].size(1)
         beams, rest = divmod(new_order.numel(), sentences)
         repeated = torch.arange(sentences, device=new_order.device).repeat_interleave(beams)
-        if rest or not torch.equal(repeated, new_order):
+        if rest or not torch.equal(repeated, new_order) or _sees_each_beam(model):
             return stock(encoder, encoder_out, new_order)
         return {**encoder_out, **{key: [] for key in UNREAD if key in encoder_out}, BEAMS: [beams]}
     (beams,) = encoder_out[BEAMS]
@@ -31,17 +34,35 @@ def reorder_encoder_out(encoder, encoder_out, new_order):
     return {**stock(encoder, encoder_out, sentences), BEAMS: [beams]}
 
 
-def share_beams(encoder):
-    """Let all beams of a sentence share this encoder's output.
+def share_beams(model):
+    """Let all beams of a sentence share the output of this model's encoder.
 
     The instance's method is replaced the way ``BARTModel.set_beam_size`` does it in fairseq; both names, so that
-    BART's own later assignment of one to the other changes nothing.
+    BART's own later assignment of one to the other changes nothing. A ``partial`` is copied and pickled with the model,
+    a bound method is not.
     """
-    method = types.MethodType(reorder_encoder_out, encoder)
-    encoder.reorder_encoder_out = encoder._reorder_encoder_out = method
+    for name in METHODS:
+        vars(model.encoder)[name] = partial(reorder_encoder_out, model.encoder, model)
 
 
 def unshare_beams(encoder):
     """Undo ``share_beams``."""
-    for name in ("reorder_encoder_out", "_reorder_encoder_out"):
-        encoder.__dict__.pop(name, None)
+    for name in METHODS:
+        vars(encoder).pop(name, None)
+
+
+def _sees_each_beam(model):
+    """Whether something that stock calls once a beam is not as stock, or this package, built it."""
+    shares = hasattr(model, "set_beam_size")  # BART's beams share the source in stock, too, but not their weights
+    decoder = model.decoder
+    for number in range(len(decoder.layers)):
+        layer = decoder.layers[number]
+        attention = layer.encoder_attn
+        if attention is None:
+            continue
+        readers = is_called_as_it_is(layer) and is_called_as_it_is(attention)
+        readers = readers and all(is_plain_linear(getattr(attention, name, None)) for name in ("k_proj", "v_proj"))
+        if not (readers or shares) or not is_plain_dropout(getattr(attention, "dropout_module", None)):
+            say_once(f"each beam has a source of its own: decoder.layers.{number}.encoder_attn was changed")
+            return True
+    return False

@@ -1,5 +1,6 @@
 """Exchange the attentions of a built model: stock for EL and back, over the same parameters."""
 
+from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
 from fairseq.models.speech_to_text.s2t_conformer import S2TConformerEncoder
 from fairseq.models.speech_to_text.s2t_transformer import S2TTransformerEncoder, TransformerDecoderScriptable
 from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
@@ -7,17 +8,16 @@ from fairseq.modules import FairseqDropout, MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import nn
 
-from el_fairseq.internals import is_hooked, own_registries
+from el_fairseq.internals import compiled, own_registries
 from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
 from el_fairseq.modules.layout import hidden_everywhere
-from el_fairseq.modules.packed_attention import PackedAttention, has_plain_projections
-from el_fairseq.modules.packed_linear import COPIES, PackedLinear
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 # Whose own code is known to read and to order encoder output as the others do.
 KNOWN_DECODERS = (TransformerDecoderBase, TransformerDecoderScriptable)
 KNOWN_ENCODERS = (TransformerEncoderBase, S2TTransformerEncoder, S2TConformerEncoder)
+WRAPPERS = (ModuleProxyWrapper, LegacyDistributedDataParallel, nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def use_el_attention(model, plan=hidden_everywhere):
@@ -50,13 +50,10 @@ def use_el_attention(model, plan=hidden_everywhere):
         # What is as it should be stays: another thread may be decoding with it.
         elif type(attention) is not ELMultiheadAttention or attention.plan is not plan:
             setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
-    _exchange_all(model, nn.Linear, PackedLinear)
-    for parent, name in _children(getattr(model, "encoder", None)):
-        module = getattr(parent, name)
-        if type(module) is MultiheadAttention and has_plain_projections(module):
-            _exchange(parent, name, MultiheadAttention, PackedAttention)
-    if crosses:
-        (unshare_beams if keep_cross else share_beams)(model.encoder)
+    if keep_cross:
+        unshare_beams(model.encoder)
+    elif crosses:
+        share_beams(model)
     return list(dict.fromkeys(reasons))
 
 
@@ -67,8 +64,6 @@ def use_stock_attention(model):
         return
     for parent, name, _ in _attentions(decoder):
         _exchange(parent, name, ELMultiheadAttention, MultiheadAttention)
-    _exchange_all(model, PackedAttention, MultiheadAttention)
-    _exchange_all(model, PackedLinear, nn.Linear)
     cross = [attention for _, _, attention in _attentions(decoder) if attention.encoder_decoder_attention]
     if cross and not all(isinstance(attention, SharedKVAttention) for attention in cross):
         unshare_beams(model.encoder)
@@ -79,10 +74,21 @@ def layers_of(decoder):
     return [decoder.layers[i] for i in range(len(decoder.layers))]
 
 
-def is_stocks(module, method, *owners):
-    """Whether a method of ``module`` is that of one of the classes ``owners``, overridden by no class and no object."""
-    known = [getattr(owner, method) for owner in owners]
-    return method not in vars(module) and getattr(type(module), method) in known
+def unwrapped(model):
+    """The model in a wrapper for several processes or devices, or for ``torch.compile``; any other as it is."""
+    while True:
+        inner = model.module if isinstance(model, WRAPPERS) else compiled(model)
+        if inner is None:
+            return model
+        model = inner
+
+
+def is_converted(model):
+    """Whether an attention of the decoder decodes with EL-attention, or with keys and values that heads share."""
+    decoder = getattr(model, "decoder", None)
+    return why_foreign(decoder) is None and any(
+        isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for _, _, attention in _attentions(decoder)
+    )
 
 
 def draws_dropout(model):
@@ -129,22 +135,9 @@ def _exchange(parent, name, old, new):
         setattr(parent, name, _recast(module, new))
 
 
-def _exchange_all(model, old, new):
-    """``_exchange`` wherever ``old`` occurs in the model; what hooks recompute at each call stays."""
-    for parent, name in _children(model):
-        if not is_hooked(getattr(parent, name)):
-            _exchange(parent, name, old, new)
-
-
-def _children(model):
-    """Each module in ``model`` as ``(parent, name)``."""
-    parents = [] if model is None else list(model.modules())
-    return [(parent, name) for parent in parents for name, _ in parent.named_children()]
-
-
 def _recast(module, cls, **attributes):
     """The same module, with the same parameters and submodules, as an object of ``cls``."""
     twin = cls.__new__(cls)
-    state = {key: value for key, value in module.__dict__.items() if key not in ("plan", *COPIES)}
+    state = {key: value for key, value in module.__dict__.items() if key != "plan"}
     twin.__dict__.update(state, **own_registries(state), **attributes)
     return twin

@@ -6,10 +6,10 @@ from torch import nn
 
 from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended, hidden_everywhere
 from el_fairseq.modules.lineage import LINEAGE, new_state, own_mask
-from el_fairseq.modules.packed_attention import PackedAttention
-from el_fairseq.modules.packed_linear import ROWS, PackedLinear
+from el_fairseq.modules.products import ROWS, forget_stale, multiply
 from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState
+from el_fairseq.modules.unchanged import changes_weights, is_plain_dropout, is_plain_linear, say_once
 from el_fairseq.ops import el_output, el_query, hidden_attention, merge_masks, prompted_attention, shared_kv_attention
 
 STATE = "el_state"  # what an attention keeps in the incremental state
@@ -34,20 +34,21 @@ def why_not(attention):
     if attention.kdim != attention.vdim:
         return f"kdim={attention.kdim} and vdim={attention.vdim}: keys and values have different sources"
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        if type(getattr(attention, name)) not in (nn.Linear, PackedLinear):
+        if type(getattr(attention, name)) is not nn.Linear:
             return f"{name} is a {type(getattr(attention, name)).__name__}, not a Linear"
     return None
 
 
-class ELMultiheadAttention(PackedAttention):
+class ELMultiheadAttention(MultiheadAttention):
     """fairseq's ``MultiheadAttention`` with EL-attention (arXiv 2105.04779) for incremental decoding.
 
-    Parameters, initialisation, ``state_dict`` and everything without ``incremental_state`` are stock's (on a CPU in
-    evaluation, once converted, up to rounding: ``PackedAttention``). While decoding,
+    Parameters, initialisation, ``state_dict`` and everything without ``incremental_state`` are stock's. While decoding,
     cross-attention reads the encoder output itself, given once a sentence (``key [S, B, K]`` for a query
     ``[T, B·M, E]``), and keeps nothing; self-attention caches its own inputs, ``[B·M, t, E]``, or with a ``Lineage`` in
     the incremental state those of all beams of a sentence together. Where ``plan`` says so,
-    projected keys and values are kept instead, those of a source again once a sentence; the result is the same.
+    projected keys and values are kept instead, those of a source again once a sentence; the result is the same. So they
+    are where ``k_proj`` or ``v_proj`` is no plain linear layer when a batch begins (a hook, an adapter): EL-attention
+    reads their weights and does not call them.
 
     Args: those of ``MultiheadAttention``, and ``plan``, which is called with an ``Attended`` when decoding of a batch
     begins, and returns ``HIDDEN`` or ``PROJECTED``.
@@ -103,7 +104,7 @@ class ELMultiheadAttention(PackedAttention):
             raise ValueError("EL-attention has no keys of its own to return: before_softmax=True needs stock attention")
         if self.encoder_decoder_attention and not static_kv:
             raise ValueError("static_kv=False: while decoding, cross-attention reads one unchanging source")
-        rows = self.q_proj(query).transpose(0, 1) * self.scaling  # [T, N, E] -> [N, T, E]
+        rows = multiply(self.q_proj, query).transpose(0, 1) * self.scaling  # [T, N, E] -> [N, T, E]
         want_weights = need_weights or need_head_weights
         if self.self_attention:
             state = self._append(query, key_padding_mask, incremental_state)
@@ -112,7 +113,7 @@ class ELMultiheadAttention(PackedAttention):
             source = self._cross_source(rows.size(0), key, incremental_state)
             mask = merge_masks(key_padding_mask, attn_mask, rows.dtype)
             context, weights = self.attend(rows, source, mask, want_weights)
-        output = self.out_proj(context.transpose(0, 1))  # [N, T, E] -> [T, N, E]
+        output = multiply(self.out_proj, context.transpose(0, 1))  # [N, T, E] -> [T, N, E]
         if not want_weights:
             return output, None
         return output, weights if need_head_weights else weights.mean(dim=0)
@@ -155,18 +156,35 @@ class ELMultiheadAttention(PackedAttention):
         What is kept of them is kept once a sentence; ``layout`` is their ``PromptLayout``.
         """
         row_dim = self._row_dim(Attended("prompt", hidden, layout.beams, self.num_heads))
-        state = PromptedState(row_dim, self._to_keep(hidden, row_dim).contiguous(), layout)
+        kept = self._to_keep(hidden, row_dim)
+        # Hidden states may be a view of something larger, which would be kept with them.
+        kept = kept.clone(memory_format=torch.contiguous_format) if row_dim == 0 else kept.contiguous()
+        state = PromptedState(row_dim, kept, layout)
         self.set_incremental_state(incremental_state, STATE, state)
 
     def _row_dim(self, attended):
         """Which axis of what self-attention keeps numbers the rows; that tells its layouts apart."""
-        return 0 if self.plan(attended) == HIDDEN else 1
+        return 0 if self._layout(attended) == HIDDEN else 1
+
+    def _layout(self, attended):
+        """What ``plan`` says, once a batch; where the identities do not hold now, keys and values."""
+        forget_stale([module for module in self.children() if type(module) is nn.Linear])
+        if self.is_absorbable:
+            return self.plan(attended)
+        say_once(f"{attended.kind}-attention keeps keys and values: something is hooked or put onto it")
+        return PROJECTED
+
+    @property
+    def is_absorbable(self):
+        """Whether keys and values are now nothing but products with the weights of ``k_proj`` and ``v_proj``, and
+        nobody looks at attention weights, which EL-attention has in another arrangement."""
+        return is_plain_linear(self.k_proj) and is_plain_linear(self.v_proj) and is_plain_dropout(self.dropout_module)
 
     def _to_keep(self, query, row_dim):
         """Inputs ``[T, N, E]`` -> what is kept of them: ``[N, T, E]``, or keys and values ``[2, N, H, T, d]``."""
         if row_dim == 0:
             return query.transpose(0, 1)
-        new = torch.stack((self.k_proj(query), self.v_proj(query)))  # [2, T, N, H·d]
+        new = torch.stack((multiply(self.k_proj, query), multiply(self.v_proj, query)))  # [2, T, N, H·d]
         return new.view(*new.shape[:3], self.num_heads, self.head_dim).permute(0, 2, 3, 1, 4)  # -> [2, N, H, T, d]
 
     def _append(self, query, key_padding_mask, incremental_state):
@@ -193,7 +211,8 @@ class ELMultiheadAttention(PackedAttention):
             state = CrossAttentionState((), beams)
             # Retained dropout (--retain-dropout) meets EL-attention's weights in stock's order, and so draws alike.
             drops = self._softmax()["dropout"] is not None
-            if not drops and self.plan(Attended("cross", key, beams, self.num_heads)) == PROJECTED:
+            layout = self._layout(Attended("cross", key, beams, self.num_heads))
+            if layout == PROJECTED and (not drops or not self.is_absorbable):
                 state.kept = self._project_source(key)
             self.set_incremental_state(incremental_state, STATE, state)
         return state
@@ -210,11 +229,13 @@ class ELMultiheadAttention(PackedAttention):
         """Sources ``[S, B, K]`` -> keys and values ``[B, H, S, d]``."""
         s, b, _ = key.shape
         keys, values = (key.new_empty(b, self.num_heads, s, self.head_dim) for _ in range(2))
-        size = max(1, ROWS // s) if key.device.type == "cpu" else b
+        size = max(1, ROWS // s) if key.device.type == "cpu" and self.is_absorbable else b
         for start in range(0, b, size):
             some = slice(start, start + size)
             for projection, out in ((self.k_proj, keys), (self.v_proj, values)):
-                projected = projection(key[:, some]).view(s, -1, self.num_heads, self.head_dim)  # [S, b, H, d]
+                projected = multiply(projection, key[:, some]).view(
+                    s, -1, self.num_heads, self.head_dim
+                )  # [S, b, H, d]
                 out[some] = projected.permute(1, 2, 0, 3)
         return keys, values
 
@@ -275,8 +296,7 @@ class ELMultiheadAttention(PackedAttention):
 
     def _softmax(self):
         dropout = self.dropout_module
-        active = dropout.p > 0 and (self.training or dropout.apply_during_inference)
-        return {"softmax_dtype": SOFTMAX_DTYPE, "dropout": dropout if active else None}
+        return {"softmax_dtype": SOFTMAX_DTYPE, "dropout": dropout if changes_weights(dropout) else None}
 
 
 def _parts(kept, row_dim):

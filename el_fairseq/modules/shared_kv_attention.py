@@ -11,6 +11,7 @@ from torch import nn
 from el_fairseq.modules.lineage import new_state, own_mask
 from el_fairseq.modules.prompted_state import PromptedState
 from el_fairseq.modules.state import CrossAttentionState
+from el_fairseq.modules.unchanged import changes_weights
 from el_fairseq.ops import merge_masks, prompted_attention, shared_kv_attention, shared_kv_sdpa
 
 STATE = "shared_kv_state"  # what an attention keeps in the incremental state
@@ -243,8 +244,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
 
     def _drops(self):
         """Whether attention dropout is at work."""
-        dropout = self.dropout_module
-        return dropout.p > 0 and (self.training or dropout.apply_during_inference)
+        return changes_weights(self.dropout_module)
 
     def reorder_incremental_state(self, incremental_state, new_order):
         """Follow the beams: row ``i`` continues row ``new_order[i]``."""

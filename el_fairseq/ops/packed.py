@@ -5,8 +5,12 @@ reads a weight badly for a handful of rows; measurements in ``docs/performance.m
 """
 
 import torch
+import torch.nn.functional as F
 
 from el_fairseq.internals import has_packed_bfloat16, has_packed_products, linear_pointwise, reorder_linear_weight
+
+GRAINS = ((8, 1), (64, 8), (256, 16), (1024, 32))  # up to so many rows, a multiple of this
+LARGEST_GRAIN = 64
 
 
 def can_pack(weight):
@@ -25,5 +29,20 @@ def pack(weight):
 
 
 def packed_linear(x, packed, bias=None):
-    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; of one dtype, no gradients."""
-    return linear_pointwise(x, packed, bias)
+    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; of one dtype, no gradients.
+
+    oneDNN compiles a product for every number of rows, in milliseconds, and does not give its memory back (about 1 MiB
+    each): so some rows of zeros are added where that makes for few numbers (``round_up``).
+    """
+    rows = x.numel() // x.size(-1)
+    missing = round_up(rows) - rows
+    if missing == 0:
+        return linear_pointwise(x, packed, bias)
+    padded = F.pad(x.reshape(rows, -1), (0, 0, 0, missing))
+    return linear_pointwise(padded, packed, bias)[:rows].view(*x.shape[:-1], -1)
+
+
+def round_up(rows):
+    """The next number of rows that products are made for."""
+    grain = next((grain for limit, grain in GRAINS if rows <= limit), LARGEST_GRAIN)
+    return -(-rows // grain) * grain

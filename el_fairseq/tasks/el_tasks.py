@@ -20,6 +20,7 @@ from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES
 from el_fairseq.internals import parent_of
 from el_fairseq.tasks.eval_rouge import EvalRouge
+from el_fairseq.tasks.from_checkpoint import no_such_file, warn_of_another_architecture, warn_of_another_folder
 from el_fairseq.tasks.repairs import REPAIRS
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,19 @@ class ELTaskMixin:
         super().add_args(parser)
         gen_parser_from_dataclass(parser, ELAttentionConfig())
 
+    @classmethod
+    def setup_task(cls, cfg, **kwargs):
+        """As stock; what is missing where a hub made the task says what to write instead."""
+        in_hub = kwargs.get("from_checkpoint", False)  # a command makes its task from its own options
+        try:
+            task = super().setup_task(cfg, **kwargs)
+        except FileNotFoundError as error:
+            if not in_hub:
+                raise
+            raise no_such_file(error) from error
+        task._in_hub = in_hub
+        return task
+
     def build_generator(self, models, args, *rest, **kwargs):
         """As stock, with ``models`` converted in place according to ``--el-attention``, and to bfloat16 by ``--bf16``.
 
@@ -102,9 +116,19 @@ class ELTaskMixin:
             generator.watch.log_to(_folder_of_shard(self._options.el_tensorboard, command.distributed_training))
         return generator
 
-    def build_model(self, *args, **kwargs):
-        """As stock; the task remembers its models while they live, for ``--el-max-tokens auto``."""
-        model = super().build_model(*args, **kwargs)
+    def build_model(self, cfg, *args, **kwargs):
+        """As stock; the task remembers its models while they live, for ``--el-max-tokens auto``.
+
+        Raises:
+            ValueError: ``--replace-unk``, with which fairseq's commands stop at the first unknown word, or before.
+        """
+        command = _command_of(self._options)
+        if command is not None:
+            _refuse_replace_unk(command.generation.replace_unk)
+        model = super().build_model(cfg, *args, **kwargs)
+        warn_of_another_architecture(model, cfg)
+        if getattr(self, "_in_hub", False):
+            warn_of_another_folder(self._options, cfg)
         self._built = getattr(self, "_built", None) or WeakSet()
         self._built.add(model)
         return model
@@ -156,6 +180,15 @@ def _command_of(task):
 def _folder_of_shard(folder, distributed):
     shards = distributed.distributed_world_size
     return folder if shards == 1 else str(Path(folder) / f"shard{distributed.distributed_rank}")
+
+
+def _refuse_replace_unk(dictionary):
+    if dictionary is not None:
+        raise ValueError(
+            f"--replace-unk {dictionary.strip()}: fairseq's commands cannot replace unknown words any more: they want "
+            "alignments in another form than generators give. Leave it out; --print-alignment hard prints lines A-... "
+            "with the source word of each word"
+        )
 
 
 def _refuse_shards(shards):

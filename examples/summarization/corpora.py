@@ -126,11 +126,11 @@ def article(text):
 
 
 def members(archive, suffix, names):
-    """The texts in a tar file, by name without folder and suffix, of those in ``names``."""
+    """The texts in a tar file, by name without folder and suffix, of those in ``names``; a link is none."""
     texts = {}
     with tarfile.open(archive, "r|gz") as tar:
         for member in tar:
             path = PurePosixPath(member.name)
-            if path.suffix == suffix and path.stem in names:
+            if member.isreg() and path.suffix == suffix and path.stem in names:
                 texts[path.stem] = tar.extractfile(member).read().decode()
     return texts

@@ -71,12 +71,12 @@ def multi30k(folder):
 
 
 def members(archive, pattern):
-    """The text of the members of a tar file whose names match, by name: a list."""
+    """The text of the files in a tar file whose names match, by name: a list. A link is none: it may lead anywhere."""
     with tarfile.open(archive) as tar:
-        names = sorted(name for name in tar.getnames() if re.fullmatch(pattern, name))
-        if not names:
-            raise SystemExit(f"{archive}: nothing in it is called {pattern}")
-        return [tar.extractfile(name).read().decode() for name in names]
+        files = [member for member in tar if member.isreg() and re.fullmatch(pattern, member.name)]
+        if not files:
+            raise SystemExit(f"{archive}: no file in it is called {pattern}")
+        return [tar.extractfile(file).read().decode() for file in sorted(files, key=lambda file: file.name)]
 
 
 def segments(text):

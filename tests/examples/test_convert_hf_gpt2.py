@@ -24,6 +24,7 @@ from random_gpt2 import (
 )
 
 from el_fairseq import enable_el_attention
+from el_fairseq.compat import load_checkpoint
 from el_fairseq.generation import ELSequenceGenerator
 
 
@@ -85,10 +86,10 @@ def test_every_form_of_the_folder_gives_the_same(gpt2, hf, folder, tokenizer, co
     tokenizer.save_pretrained(forms["shards"])
     assert not (forms["shards"] / "vocab.json").exists()
     torch.save({name: tensor.double() for name, tensor in tensors.items()}, forms["double"] / "pytorch_model.bin")
-    expected = torch.load(converted / "model.pt")
+    expected = load_checkpoint(converted / "model.pt")
     for form in forms.values():
         out = convert(form, form / "out")
-        actual = torch.load(out / "model.pt")
+        actual = load_checkpoint(out / "model.pt")
         assert actual["model"].keys() == expected["model"].keys()
         for name, tensor in expected["model"].items():
             assert tensor.equal(actual["model"][name]) and actual["model"][name].dtype == torch.float32, name

@@ -8,6 +8,8 @@ import torch
 from commands import ALL, ROOT, run
 from random_gpt2 import END, PROMPTS
 
+from el_fairseq.compat import load_checkpoint
+
 pytestmark = pytest.mark.slow
 
 
@@ -68,6 +70,8 @@ def test_fine_tuning_starts_from_it(corpus, converted, tmp_path):
         f"--optimizer sgd --lr 0 --max-tokens 64 {ALL} --max-update 1 --disable-validation --no-epoch-checkpoints",
         "--user-dir el_fairseq",
     )
-    before, after = (torch.load(path)["model"] for path in (converted / "model.pt", tmp_path / "checkpoint_last.pt"))
+    before, after = (
+        load_checkpoint(path)["model"] for path in (converted / "model.pt", tmp_path / "checkpoint_last.pt")
+    )
     assert before.keys() == after.keys()
     assert all(before[name].equal(after[name]) for name in before)

@@ -1,5 +1,6 @@
 """Random models of awkward shapes with random batches and searches."""
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -36,13 +37,19 @@ class Case:
         return self.search.generate(self.search.build_generator(ELSequenceGenerator, models), self.sample)
 
     def assert_same(self, actual, expected, tolerance=None):
-        """As ``assert_same_hypotheses``; where stock stopped, every sentence has what could end, or an empty one."""
+        """As ``assert_same_hypotheses``; where stock stopped, every sentence has what could end, or an empty one. That
+        is also what a sentence has here for which stock goes on without any."""
         if expected is None:
             beams = self.search.options["beam_size"]
             assert all(actual)
-            assert any(len(hypos) < beams or hypos[0]["score"] == float("-inf") for hypos in actual)
-        else:
-            assert_same_hypotheses(actual, expected, self.search.tolerance if tolerance is None else tolerance)
+            assert any(len(hypos) < beams or hypos[0]["score"] == -math.inf for hypos in actual)
+            return
+        assert len(actual) == len(expected)
+        for hypos in (ours for ours, stocks in zip(actual, expected) if not stocks):
+            assert [(hypo["tokens"].tolist(), hypo["score"]) for hypo in hypos] == [([self.words.eos()], -math.inf)]
+        some = [ours for ours, stocks in zip(actual, expected) if stocks]
+        tolerance = self.search.tolerance if tolerance is None else tolerance
+        assert_same_hypotheses(some, [stocks for stocks in expected if stocks], tolerance)
 
 
 class LMCase(Case):

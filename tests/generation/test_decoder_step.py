@@ -8,11 +8,10 @@ from random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation.decoder_step import DecoderStep, is_straight
-from el_fairseq.modules import packed_linear
+from el_fairseq.modules import products
 from el_fairseq.modules.convert import use_el_attention
 from el_fairseq.modules.layout import HIDDEN, PROJECTED
 from el_fairseq.modules.lineage import LINEAGE, Lineage
-from el_fairseq.modules.packed_linear import PackedLinear
 
 WORDS = dictionary(30)
 SENTENCES, BEAMS, STEPS = 3, 2, 20  # more steps than a cache has room for at first
@@ -87,14 +86,14 @@ def test_is_the_decoder(options, layouts, lineage):
     assert_both_are_one(model, lineage)
 
 
-@pytest.mark.parametrize("few", [0, packed_linear.FEW], ids=["packed", "few"])
+@pytest.mark.parametrize("few", [0, products.FEW], ids=["packed", "few"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_is_the_decoder_over_packed_weights(dtype, few, monkeypatch):
-    monkeypatch.setattr(packed_linear, "FEW", few)
+    monkeypatch.setattr(products, "FEW", few)
     model = build_model("transformer", WORDS).to(dtype)
     enable_el_attention(model)
     assert_both_are_one(model, True)
-    assert model.decoder.layers[0].self_attn.q_proj._joined is not None or dtype is torch.bfloat16
+    assert model.decoder.layers[0].self_attn.q_proj in products.joint_copies or dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("variant", ["mhe-mul", "mhe-add", "mqa", "sha"])
@@ -125,8 +124,7 @@ def test_the_joint_projection_follows_the_weights():
     attention.q_proj.bias.data.mul_(1.5)
     assert_both_are_one(model, False)
     for projection in (attention.k_proj, attention.v_proj):
-        projection.weight.data.mul_(1.5)  # which no product can notice
-        projection.train().eval()
+        projection.weight.data.mul_(1.5)
         assert_both_are_one(model, False)
 
 
@@ -210,7 +208,6 @@ def test_projections_are_one_product_where_it_is_used():
     straight = DecoderStep(model.decoder, {})
     source = model.encoder.forward_torchscript(batch(WORDS, [5, 4])["net_input"])
     straight(torch.full((2, 1), 5), source)
-    linears = {name: module for name, module in model.decoder.named_modules() if type(module) is PackedLinear}
-    joined = {name for name, linear in linears.items() if linear._joined is not None}
-    assert joined == {f"layers.{i}.self_attn.{name}_proj" for i in range(2) for name in "qkv"}
-    assert not joined & {name for name, linear in linears.items() if linear._packed is not None}
+    attentions = [layer.self_attn for layer in model.decoder.layers]
+    assert all(attention.q_proj in products.joint_copies for attention in attentions)
+    assert not any(getattr(a, f"{name}_proj") in products.copies for a in attentions for name in "qkv")

@@ -19,15 +19,15 @@ LENGTHS = [12, 11, 7, 7, 3, 2, 9]
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Shapes of what the encoder is called with; ten tokens a part."""
+    """Shapes of what is encoded at once; ten tokens a part."""
     monkeypatch.setattr(module, "ROWS", 10)
-    shapes, forward = [], TransformerEncoderBase.forward
+    shapes, embed = [], TransformerEncoderBase.forward_embedding
 
     def spy(self, src_tokens, *args, **kwargs):
         shapes.append(tuple(src_tokens.shape))
-        return forward(self, src_tokens, *args, **kwargs)
+        return embed(self, src_tokens, *args, **kwargs)
 
-    monkeypatch.setattr(TransformerEncoderBase, "forward", spy)
+    monkeypatch.setattr(TransformerEncoderBase, "forward_embedding", spy)
     return shapes
 
 
@@ -81,9 +81,9 @@ def test_a_part_has_the_width_of_its_longest_sentence(calls):
     assert calls == [(6, 12), (1, 12), (1, 6), (2, 5), (2, 2)]
 
 
-def test_a_batch_that_fits_is_encoded_as_it_is(calls):
-    expected, actual = both_ways(build_model("transformer", WORDS), batch(WORDS, [5, 4])["net_input"])
-    assert torch.equal(actual["encoder_out"][0], expected["encoder_out"][0])
+def test_a_batch_that_fits_is_encoded_at_once(calls):
+    expected, actual = both_ways(build_model("transformer", WORDS), batch(WORDS, [5, 5])["net_input"])
+    torch.testing.assert_close(actual["encoder_out"][0], expected["encoder_out"][0], rtol=1e-12, atol=1e-12)
     assert calls == [(2, 5)] * 2
 
 

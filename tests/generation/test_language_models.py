@@ -11,7 +11,8 @@ from helpers import assert_same_hypotheses, dictionary, write_out
 from random_lms import build_lm, random_prompts
 
 from el_fairseq import enable_el_attention
-from el_fairseq.generation import ELSequenceGenerator
+from el_fairseq.generation import ELSequenceGenerator, prompt
+from el_fairseq.generation.decoder_step import DecoderStep
 from el_fairseq.generation.prompt import prompt_lengths, why_step_by_step
 
 WORDS = dictionary(30)
@@ -40,19 +41,24 @@ def generate(cls, models, batch, kind="beam", **options):
 @pytest.mark.parametrize("kind", ["beam", "sampling"])
 def test_the_prompt_is_one_pass_and_one_state_a_sentence(kind, monkeypatch):
     model, calls = enable_el_attention(build(), "on"), []
-    forward = model.decoder.forward
+    read, step = prompt.read_prompts, DecoderStep.__call__
 
-    def spy(tokens, *args, incremental_state=None, **kwargs):
-        calls.append((tokens.size(0), tokens.size(1) if incremental_state is None else 1))
-        return forward(tokens, *args, incremental_state=incremental_state, **kwargs)
+    def read_spy(decoder, tokens, keep):
+        calls.append(tuple(tokens.shape))
+        return read(decoder, tokens, keep)
 
-    monkeypatch.setattr(model.decoder, "forward", spy)
+    def step_spy(self, tokens, encoder_out):
+        calls.append((tokens.size(0), 1))
+        return step(self, tokens, encoder_out)
+
+    monkeypatch.setattr(prompt, "read_prompts", read_spy)
+    monkeypatch.setattr(DecoderStep, "__call__", step_spy)
     generator, _ = generate(ELSequenceGenerator, [model], sample([12, 12, 9]), kind, min_len=25)
     # begin-of-sentence and all prompts, then a token a step: of the third sentence alone while the others have prompt
     assert calls == [(3, 13)] + [(4, 1)] * 3 + [(12, 1)] * 13
     measured, _ = generator.meter.peak
-    prompt, own = 2 * 3 * 13 * 16 * 8, 2 * 12 * 16 * 16 * 8  # layers, rows, tokens (own: a block of 16), width, bytes
-    assert measured == prompt + own + 3 * 13 + 12 * 3  # and masks for the shorter prompt
+    kept, own = 2 * 3 * 13 * 16 * 8, 2 * 12 * 16 * 16 * 8  # layers, rows, tokens (own: a block of 16), width, bytes
+    assert measured == kept + own + 3 * 13 + 12 * 3  # and masks for the shorter prompt
 
 
 def test_an_ensemble_reads_its_prompt_at_once():

@@ -134,6 +134,28 @@ def test_hypotheses_closer_than_float32_can_tell_are_a_tie():
     assert "get_normalized_probs" not in vars(in_float64(adaptive))
 
 
+def test_where_stock_fails_the_other_sentences_are_compared(monkeypatch):
+    """Here for the sentences of five tokens and of twelve: stock stops where none of their hypotheses can end."""
+    stock = SequenceGenerator._generate
+
+    def fail(generator, sample, **kwargs):
+        lengths = sample["net_input"]["src_lengths"].tolist()
+        if type(generator) is SequenceGenerator:
+            assert not {5, 12} & set(lengths), "16 < 16"
+        return stock(generator, sample, **kwargs)
+
+    monkeypatch.setattr(SequenceGenerator, "_generate", fail)
+    result = check(build_model("transformer", WORDS, seed=1, gain=2.0, dtype=torch.float32))
+    assert (result.failed, result.sentences, result.identical) == ([0, 2], 2, 2)
+    assert result.differences == result.ties == []
+
+
+def test_no_hypothesis_can_end_in_stock():
+    """All types are blocked before the maximal length is reached, end-of-sentence among them."""
+    result = check(build_model("transformer", WORDS, dtype=torch.float32), no_repeat_ngram_size=1)
+    assert result.failed == [0, 1, 2, 3] and result.sentences == 0
+
+
 def test_comparison_counts():
     def hypo(tokens, score):
         scores = torch.full((len(tokens),), score)

@@ -90,9 +90,9 @@ def test_the_peak_is_that_of_the_largest_batch():
 
 
 def test_one_log_line_at_the_end_of_generation(caplog):
+    model = enable_el_attention(build_model("transformer", WORDS), "on")
     gc.collect()  # generators of other tests report now
     caplog.clear()
-    model = enable_el_attention(build_model("transformer", WORDS), "on")
     generator = ELSequenceGenerator([model], WORDS, beam_size=4, max_len_b=20)
     with caplog.at_level(logging.INFO, logger="el_fairseq.generation.memory"):
         generator.generate(None, SAMPLE)

@@ -8,7 +8,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary, write_out
 from random_cases import random_case
 from random_lms import build_lm
-from recording import Waits, WaitsForAValueError, record
+from recording import Waits, WaitsForAValueError, imitate_graphs, record
 from test_fuzz import CASES, on_cpu
 
 from el_fairseq import disable_el_attention, enable_el_attention
@@ -29,16 +29,8 @@ SEEDS = [seed for seed in range(CASES) if random_case(seed).search.kind == "beam
 
 @pytest.fixture
 def recordings(monkeypatch):
-    """What was recorded: every step that can be is, with little room, so that it has to be made."""
-    made = []
-
-    def recorded(run):
-        made.append(run)
-        return record(run)
-
-    monkeypatch.setattr(next_token, "recorder", lambda device: recorded)
-    monkeypatch.setattr(fixed_lineage, "ROOM", 5)
-    return made
+    """What was recorded."""
+    return imitate_graphs(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -76,7 +76,7 @@ def test_a_converted_model_can_be_converted_again_copied_pickled_and_moved():
         enable_el_attention(model, mode)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.float().double()):
         if twin is not model:
-            assert twin.encoder.reorder_encoder_out.__self__ is twin.encoder
+            assert twin.encoder.reorder_encoder_out.args == (twin.encoder, twin)
         for cls in (SequenceGenerator, ELSequenceGenerator):
             # the round trip through float32 changes the weights a little
             assert_same_hypotheses(generate([twin], cls), expected, tolerance=1e-4 if twin is model else 1e-9)
@@ -93,6 +93,17 @@ def test_training_is_stock_bit_by_bit():
         losses.append([logits, *(parameter.grad for parameter in model.parameters())])
     for ours, stocks in zip(*losses):
         assert (ours is None and stocks is None) or torch.equal(ours, stocks)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_validation_is_stock_bit_by_bit(dtype):
+    logits = []
+    for mode in ("off", "on"):
+        model = enable_el_attention(build_model("transformer", WORDS, dtype=dtype), mode)
+        with torch.no_grad():
+            generate([model], ELSequenceGenerator)
+            logits.append(model(**SAMPLE["net_input"])[0])
+    assert torch.equal(*logits)
 
 
 @pytest.mark.usefixtures("float64")

@@ -16,17 +16,34 @@ LOSSLESS = {"sentences": 4, "identical": 3, "hypotheses": 8, "identical_hypothes
         ({**LOSSLESS, "score_drift": 0.02}, 1, "a score drifts by 2.00e-02, more than --max-drift 0.001"),
         ({**LOSSLESS, "positional_drift": 0.02}, 1, "a score drifts by 2.00e-02, more than --max-drift 0.001"),
         ({}, 1, "NOT lossless in float32: nothing was compared"),
+        (
+            {**LOSSLESS, "failed": [3]},
+            3,
+            "lossless in float32, as far as stock goes: it fails on 1 sentences by itself",
+        ),
+        ({"failed": [3]}, 3, "lossless in float32, as far as stock goes: it fails on 1 sentences by itself"),
+        ({**LOSSLESS, "failed": [3], "differences": [7]}, 1, "NOT lossless in float32: 1 sentences really differ"),
     ],
-    ids=["ties only", "difference", "score drift", "token drift", "nothing"],
+    ids=[
+        "ties only",
+        "difference",
+        "score drift",
+        "token drift",
+        "nothing",
+        "stock failed",
+        "always",
+        "failed and more",
+    ],
 )
 def test_exit_status(found, status, verdict, capsys):
-    assert check_lossless.report(Comparison(**found), "float32", 1e-3) == status
+    assert check_lossless.report(Comparison(**found), "auto", "float32", 1e-3) == status
     assert verdict in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_report_names_the_sentences(capsys):
-    check_lossless.report(Comparison(**{**LOSSLESS, "differences": [7, 9]}), "float32", 1e-3)
+    check_lossless.report(Comparison(**{**LOSSLESS, "differences": [7, 9]}), "on", "float32", 1e-3)
     printed = capsys.readouterr().out
+    assert printed.startswith("stock compared with        --el-attention on\n")
     assert "ties                       1: sentence 2\n" in printed
     assert "real differences           2: sentence 7, 9\n" in printed
 

@@ -1,0 +1,35 @@
+"""What fairseq's override of a checkpoint's options gets wrong, and what to write instead.
+
+With ``task={...}`` a hub overrides that part of the task and no other: ``data`` stays the folder of the training.
+``--model-overrides`` with ``arch`` alone leaves the model as it is.
+"""
+
+import logging
+
+from fairseq.models import ARCH_MODEL_REGISTRY
+
+logger = logging.getLogger(__name__)
+INSTEAD = "leave out task= in from_pretrained, and call enable_el_attention(hub, mode='on') after it"
+
+
+def no_such_file(error):
+    """The error for a file that a task made from a checkpoint does not find."""
+    where = "with task={...} from_pretrained looks in the folder of the training"
+    return FileNotFoundError(f"{error}: {where}; {INSTEAD}")
+
+
+def warn_of_another_folder(task_options, model_options):
+    """Where a task has read another folder than the hub was given: the model's options have that one, if any do."""
+    read, given = getattr(task_options, "data", None), getattr(model_options, "data", None)
+    if given is not None and read != given:
+        logger.warning("the dictionaries are those in %s, not in %s; if that is wrong, %s", read, given, INSTEAD)
+
+
+def warn_of_another_architecture(model, options):
+    """Where ``arch`` names an architecture of this package, and the model is none of it."""
+    arch = getattr(options, "arch", None)
+    if str(arch).startswith(("el_", "mhe_")) and not isinstance(model, ARCH_MODEL_REGISTRY.get(arch, object)):
+        logger.warning(
+            "'arch': '%s' changes nothing without '_name', the model is a %s: write {'_name': '%s', 'arch': '%s'}",
+            *(arch, type(model).__name__, arch, arch),
+        )
