@@ -21,7 +21,9 @@ def test_the_oldest_is_the_one_that_setup_admits():
 
 @pytest.mark.parametrize("path", script.TESTS)
 def test_what_it_runs_is_there(path):
+    path, _, name = path.partition("::")
     assert (script.ROOT / path).exists()
+    assert not name or f"def {name}(" in (script.ROOT / path).read_text()
 
 
 @pytest.mark.parametrize(
