@@ -294,6 +294,19 @@ def test_dictionaries_of_another_folder_than_the_one_given_are_reported(saved, m
     assert message.startswith(f"the dictionaries are those in {saved('transformer')}, not in {data}; ")
 
 
+def test_a_language_model_with_another_task_says_whose_dictionaries_it_reads(saved, tmp_path, caplog):
+    """Its options do not tell which folder was given."""
+    folder = saved("transformer_lm")
+    other = shutil.copytree(folder, tmp_path / "other")
+    task = {"_name": "el_language_modeling", "el_attention": "on"}
+    with caplog.at_level(logging.WARNING, logger="el_fairseq"):
+        TransformerLanguageModel.from_pretrained(str(other), "model.pt")
+        assert not caplog.messages
+        TransformerLanguageModel.from_pretrained(str(other), "model.pt", task=task)
+    (message,) = caplog.messages
+    assert message.startswith(f"the dictionaries are those in {folder}; if that is wrong, leave out task= ")
+
+
 @pytest.mark.parametrize("snippet", range(2), ids=["bart", "translation"])
 def test_snippets_of_the_readme_run_as_printed(saved, moved, snippet, tmp_path, monkeypatch):
     """With a tiny BART in the place of the one to download, whose byte-pair encoding knows all bytes."""

@@ -8,6 +8,8 @@ import logging
 
 from fairseq.models import ARCH_MODEL_REGISTRY
 
+from el_fairseq.internals import parent_of
+
 logger = logging.getLogger(__name__)
 INSTEAD = "leave out task= in from_pretrained, and call enable_el_attention(hub, mode='on') after it"
 
@@ -19,10 +21,22 @@ def no_such_file(error):
 
 
 def warn_of_another_folder(task_options, model_options):
-    """Where a task has read another folder than the hub was given: the model's options have that one, if any do."""
+    """Where a task may have read another folder than the hub was given.
+
+    The model's options hold the folder that was given. Those of a language model hold none: then whoever overrode the
+    task is told which folder it was.
+    """
     read, given = getattr(task_options, "data", None), getattr(model_options, "data", None)
     if given is not None and read != given:
         logger.warning("the dictionaries are those in %s, not in %s; if that is wrong, %s", read, given, INSTEAD)
+    elif given is None and _was_overridden(task_options):
+        logger.warning("the dictionaries are those in %s; if that is wrong, %s", read, INSTEAD)
+
+
+def _was_overridden(task_options):
+    """Whether the task is ours and the checkpoint's is not: its options, not yet filled up with defaults, lack ours."""
+    whole = parent_of(task_options)
+    return whole is not None and "el_max_tokens" not in whole.task
 
 
 def warn_of_another_architecture(model, options):
