@@ -24,8 +24,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from benchmarking import append_row, integers, machine, seconds  # noqa: E402
 
+from el_fairseq.cache.layout import HIDDEN, PROJECTED  # noqa: E402
 from el_fairseq.modules.el_attention import ELMultiheadAttention  # noqa: E402
-from el_fairseq.modules.layout import HIDDEN, PROJECTED  # noqa: E402
 from el_fairseq.ops import hidden_attention, shared_kv_attention  # noqa: E402
 from el_fairseq.ops.kernels import DTYPES, trial  # noqa: E402
 

@@ -8,13 +8,13 @@ from fairseq import utils
 from fairseq.sequence_generator import SequenceGenerator
 
 from el_fairseq import disable_el_attention, enable_el_attention
+from el_fairseq.cache.layout import HIDDEN, PROJECTED
+from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation import ELSequenceGenerator
+from el_fairseq.generation.cuda_graph import verdicts, whereabouts
 from el_fairseq.generation.lossless import Comparison, in_float64, tokens_of
+from el_fairseq.generation.ngram_block import NGramBlock
 from el_fairseq.generation.plan import cheapest
-from el_fairseq.generation.recorded_step import verdicts, whereabouts
-from el_fairseq.modules.convert import use_el_attention
-from el_fairseq.modules.layout import HIDDEN, PROJECTED
-from el_fairseq.modules.ngram_block import NGramBlock
 
 
 def projected_everywhere(attended):

@@ -28,8 +28,8 @@ from bench_models import batches, build_model, build_task, random_sources, shape
 from benchmarking import append_row, machine, names, seconds  # noqa: E402
 
 from el_fairseq import enable_el_attention  # noqa: E402
+from el_fairseq.cache.ancestors import LINEAGE, Lineage  # noqa: E402
 from el_fairseq.generation.decoder_step import DecoderStep  # noqa: E402
-from el_fairseq.modules.lineage import LINEAGE, Lineage  # noqa: E402
 from el_fairseq.ops import grouped_topk, shared_kv_attention  # noqa: E402
 from el_fairseq.ops.packed import pack, packed_linear  # noqa: E402
 

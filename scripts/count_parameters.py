@@ -20,7 +20,7 @@ from fairseq.models.roberta import RobertaModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import el_fairseq  # noqa: E402, F401
-from el_fairseq.modules.variants import VARIANTS, attentions_of  # noqa: E402
+from el_fairseq.convert.attention_variant import VARIANTS, attentions_of  # noqa: E402
 
 FORMULAS = {
     "mha": ("3n²d²", lambda n, d: 3 * n**2 * d**2),

@@ -12,11 +12,11 @@ from fairseq.data import Dictionary, data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.modules import MultiheadAttention
 
+from el_fairseq.convert.attention_variant import attentions_of
+from el_fairseq.convert.shared_source import unshare_beams
 from el_fairseq.generation import next_token
 from el_fairseq.modules import el_attention
-from el_fairseq.modules.beams import unshare_beams
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
-from el_fairseq.modules.variants import attentions_of
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from el_fairseq import internals
 from el_fairseq.generation.decoder_step import is_straight
-from el_fairseq.modules.products import multiply
 from el_fairseq.ops.packed import can_pack
+from el_fairseq.ops.products import multiply
 
 KINDS = {
     "hook": lambda module: module.register_forward_hook(lambda *given: None),

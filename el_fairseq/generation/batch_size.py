@@ -28,16 +28,16 @@ import torch
 from fairseq.models import FairseqLanguageModel
 from fairseq.models.transformer import TransformerEncoderBase
 
+from el_fairseq.cache.growing import BLOCK
+from el_fairseq.cache.layout import HIDDEN, PROJECTED, Attended
+from el_fairseq.cache.static import ROOM
+from el_fairseq.convert.el_attention import layers_of, why_foreign
 from el_fairseq.generation.enable import models_of
 from el_fairseq.generation.free_memory import free_memory
 from el_fairseq.generation.memory import MIB, StockDecoder
 from el_fairseq.generation.plan import PLANS
-from el_fairseq.generation.prompt import CHUNK
-from el_fairseq.modules.convert import layers_of, why_foreign
-from el_fairseq.modules.fixed_lineage import ROOM
-from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended
-from el_fairseq.modules.products import packed_bytes
-from el_fairseq.modules.state import BLOCK
+from el_fairseq.generation.prefill import CHUNK
+from el_fairseq.ops.products import packed_bytes
 
 logger = logging.getLogger(__name__)
 USED = 0.8  # of the free memory: allocators round and fragment

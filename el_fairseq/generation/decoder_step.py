@@ -9,12 +9,12 @@ from fairseq.models.transformer import TransformerDecoderBase
 from fairseq.modules import FairseqDropout
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 
-from el_fairseq.modules.attention_step import attention_step
-from el_fairseq.modules.convert import KNOWN_DECODERS, draws_dropout, layers_of
+from el_fairseq.convert.el_attention import KNOWN_DECODERS, draws_dropout, layers_of
+from el_fairseq.generation.attention_step import attention_step
 from el_fairseq.modules.el_attention import ELMultiheadAttention
-from el_fairseq.modules.products import product_of
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
-from el_fairseq.modules.unchanged import change_in, is_stocks
+from el_fairseq.ops.products import product_of
+from el_fairseq.stock import change_in, is_stocks
 
 EXTRACT = ("extract_features", "extract_features_scriptable")
 DROPOUTS = ("dropout_module", "activation_dropout_module")

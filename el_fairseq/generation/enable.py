@@ -7,10 +7,10 @@ from fairseq.models import FairseqMultiModel
 from fairseq.sequence_generator import EnsembleModel
 from torch import nn
 
+from el_fairseq.convert.el_attention import unwrapped, use_el_attention, use_stock_attention
 from el_fairseq.generation.announce import announce
 from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES, PLANS
-from el_fairseq.modules.convert import unwrapped, use_el_attention, use_stock_attention
 
 
 def enable_el_attention(model, mode="auto"):

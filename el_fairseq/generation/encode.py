@@ -3,10 +3,10 @@
 import torch
 from fairseq.sequence_generator import EnsembleModel
 
+from el_fairseq.convert.el_attention import is_converted
 from el_fairseq.generation.sequence_pass import EncoderPass, change_in_encoder, is_straight_encoder
-from el_fairseq.modules.convert import is_converted
-from el_fairseq.modules.products import ROWS
-from el_fairseq.modules.unchanged import is_stocks, say_once
+from el_fairseq.ops.products import ROWS
+from el_fairseq.stock import is_stocks, say_once
 
 INPUTS = {"src_tokens", "src_lengths", "prev_output_tokens"}  # what is known to have a row for each sentence
 

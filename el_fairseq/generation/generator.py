@@ -9,21 +9,21 @@ import torch
 from fairseq.search import BeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 
-from el_fairseq.generation.departures import Departures
+from el_fairseq.cache.ancestors import LINEAGE, LineageState, SharedPast
+from el_fairseq.cache.growing import CrossAttentionState, SelfAttentionState
+from el_fairseq.cache.static import FixedLineage
 from el_fairseq.generation.encode import encode
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.next_token import NextToken
+from el_fairseq.generation.ngram_block import NGramBlock
+from el_fairseq.generation.out_of_memory import MAX_LEN, BatchSplitter
 from el_fairseq.generation.plan import shared_past
-from el_fairseq.generation.prompt import Prompts, prompt_lengths, why_step_by_step
-from el_fairseq.generation.retry import MAX_LEN, BatchSplitter
+from el_fairseq.generation.prefill import Prompts, prompt_lengths, why_step_by_step
+from el_fairseq.generation.pruning import Departures
 from el_fairseq.generation.source import source_and_lengths
-from el_fairseq.generation.watch import Watch
+from el_fairseq.generation.statistics import Watch
 from el_fairseq.internals import own_registries
-from el_fairseq.modules.fixed_lineage import FixedLineage
-from el_fairseq.modules.lineage import LINEAGE, LineageState, SharedPast
-from el_fairseq.modules.ngram_block import NGramBlock
-from el_fairseq.modules.state import CrossAttentionState, SelfAttentionState
 from el_fairseq.ops import grouped_topk
 
 logger = logging.getLogger(__name__)

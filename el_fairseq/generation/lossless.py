@@ -11,9 +11,9 @@ from fairseq.models.transformer import TransformerModelBase
 
 from el_fairseq.generation.enable import disable_el_attention, enable_el_attention
 from el_fairseq.generation.generator import ELSequenceGenerator
-from el_fairseq.generation.retry import rows_of
-from el_fairseq.modules.ngram_block import NGramBlock
-from el_fairseq.modules.unchanged import is_stocks
+from el_fairseq.generation.ngram_block import NGramBlock
+from el_fairseq.generation.out_of_memory import rows_of
+from el_fairseq.stock import is_stocks
 
 NORMALIZED = ("get_normalized_probs", "get_normalized_probs_scriptable")
 

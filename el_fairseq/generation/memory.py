@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from el_fairseq.modules.convert import layers_of, why_foreign
+from el_fairseq.convert.el_attention import layers_of, why_foreign
 
 logger = logging.getLogger(__name__)
 MIB = 2**20

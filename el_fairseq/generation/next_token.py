@@ -6,13 +6,13 @@ from fairseq.models.fairseq_model import BaseFairseqModel
 from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
 from fairseq.sequence_generator import EnsembleModel
 
+from el_fairseq.cache.ancestors import LINEAGE
+from el_fairseq.cache.static import FixedLineage
+from el_fairseq.convert.el_attention import is_converted, unwrapped, why_foreign
+from el_fairseq.generation.cuda_graph import RecordedStep, recorder
 from el_fairseq.generation.decoder_step import DecoderStep, change_in_decoder, is_straight
-from el_fairseq.generation.recorded_step import RecordedStep, recorder
-from el_fairseq.modules.convert import is_converted, unwrapped, why_foreign
-from el_fairseq.modules.fixed_lineage import FixedLineage
-from el_fairseq.modules.lineage import LINEAGE
-from el_fairseq.modules.products import product_of
-from el_fairseq.modules.unchanged import is_plain_linear, is_stocks, say_once
+from el_fairseq.ops.products import product_of
+from el_fairseq.stock import is_plain_linear, is_stocks, say_once
 
 LOG_SOFTMAX_DTYPE = torch.float32  # fairseq.utils.log_softmax, whatever the dtype of the model
 PART = 2**23  # bytes of logits that are in memory at once on a CPU

@@ -19,14 +19,14 @@ import os
 import torch
 from fairseq.search import BeamSearch
 
+from el_fairseq.cache.ancestors import Lineage
+from el_fairseq.cache.layout import HIDDEN, PROJECTED, hidden_everywhere
+from el_fairseq.cache.static import FixedLineage
+from el_fairseq.convert.el_attention import draws_dropout, layers_of, why_foreign
 from el_fairseq.generation.free_memory import free_memory
-from el_fairseq.modules.convert import draws_dropout, layers_of, why_foreign
 from el_fairseq.modules.el_attention import ELMultiheadAttention
-from el_fairseq.modules.fixed_lineage import FixedLineage
-from el_fairseq.modules.layout import HIDDEN, PROJECTED, hidden_everywhere
-from el_fairseq.modules.lineage import Lineage
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
-from el_fairseq.modules.unchanged import is_plain_dropout
+from el_fairseq.stock import is_plain_dropout
 
 logger = logging.getLogger(__name__)
 if logger.level == logging.NOTSET:

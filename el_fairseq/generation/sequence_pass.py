@@ -12,11 +12,11 @@ from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from torch.nn.functional import scaled_dot_product_attention
 
-from el_fairseq.modules.convert import draws_dropout, layers_of
-from el_fairseq.modules.products import forget_stale, product_of
+from el_fairseq.convert.el_attention import draws_dropout, layers_of
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
-from el_fairseq.modules.unchanged import change_in, is_stocks
 from el_fairseq.ops.packed import round_up
+from el_fairseq.ops.products import forget_stale, product_of
+from el_fairseq.stock import change_in, is_stocks
 
 ENCODER = ("forward", "forward_scriptable", "forward_torchscript", "forward_non_torchscript", "forward_embedding")
 

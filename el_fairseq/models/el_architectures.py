@@ -15,8 +15,8 @@ from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig
 
+from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation.announce import announce
-from el_fairseq.modules.convert import use_el_attention
 
 
 class DecodesWithEL:

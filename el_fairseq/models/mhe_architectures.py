@@ -22,10 +22,7 @@ from fairseq.models.transformer import TransformerModel, TransformerModelBase
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig
 from fairseq.modules.transformer_sentence_encoder import init_bert_params
 
-from el_fairseq.models.legacy_config import dataclass_of, fills, given
-from el_fairseq.modules.beams import share_beams
-from el_fairseq.modules.mhe_attention import HEAD_EMBED_STD
-from el_fairseq.modules.variants import (
+from el_fairseq.convert.attention_variant import (
     MHA,
     PLACES,
     VARIANTS,
@@ -35,6 +32,9 @@ from el_fairseq.modules.variants import (
     shares_source,
     use_attention_variant,
 )
+from el_fairseq.convert.shared_source import share_beams
+from el_fairseq.models.argparse_config import dataclass_of, fills, given
+from el_fairseq.modules.mhe_attention import HEAD_EMBED_STD
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ import torch
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
-from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended, hidden_everywhere
-from el_fairseq.modules.lineage import LINEAGE, new_state, own_mask
-from el_fairseq.modules.products import ROWS, forget_stale, multiply
-from el_fairseq.modules.prompted_state import PromptedState
-from el_fairseq.modules.state import CrossAttentionState
-from el_fairseq.modules.unchanged import changes_weights, is_plain_dropout, is_plain_linear, say_once
+from el_fairseq.cache.ancestors import LINEAGE, new_state, own_mask
+from el_fairseq.cache.growing import CrossAttentionState
+from el_fairseq.cache.layout import HIDDEN, PROJECTED, Attended, hidden_everywhere
+from el_fairseq.cache.prefix import PromptedState
 from el_fairseq.ops import el_output, el_query, hidden_attention, merge_masks, prompted_attention, shared_kv_attention
+from el_fairseq.ops.products import ROWS, forget_stale, multiply
+from el_fairseq.stock import changes_weights, is_plain_dropout, is_plain_linear, say_once
 
 STATE = "el_state"  # what an attention keeps in the incremental state
 SOFTMAX_DTYPE = torch.float32  # fairseq.utils.softmax, whatever the dtype of the model

@@ -8,11 +8,11 @@ from fairseq.modules.fairseq_dropout import FairseqDropout
 from fairseq.modules.quant_noise import quant_noise
 from torch import nn
 
-from el_fairseq.modules.lineage import new_state, own_mask
-from el_fairseq.modules.prompted_state import PromptedState
-from el_fairseq.modules.state import CrossAttentionState
-from el_fairseq.modules.unchanged import changes_weights
+from el_fairseq.cache.ancestors import new_state, own_mask
+from el_fairseq.cache.growing import CrossAttentionState
+from el_fairseq.cache.prefix import PromptedState
 from el_fairseq.ops import merge_masks, prompted_attention, shared_kv_attention, shared_kv_sdpa
+from el_fairseq.stock import changes_weights
 
 STATE = "shared_kv_state"  # what an attention keeps in the incremental state
 

@@ -6,7 +6,7 @@ from el_fairseq.ops.kernels import ancestral_attention, hidden_attention
 from el_fairseq.ops.masks import merge_masks
 from el_fairseq.ops.mhe import mhe_output, mhe_query
 from el_fairseq.ops.ngram import block_repeated_ngrams_
-from el_fairseq.ops.prompted import prompted_attention
+from el_fairseq.ops.prefix import prompted_attention
 from el_fairseq.ops.sdpa import shared_kv_sdpa
 from el_fairseq.ops.shared_kv import shared_kv_attention
 from el_fairseq.ops.topk import grouped_topk

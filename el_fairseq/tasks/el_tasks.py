@@ -21,7 +21,7 @@ from el_fairseq.generation.plan import MODES
 from el_fairseq.internals import parent_of
 from el_fairseq.tasks.eval_rouge import EvalRouge
 from el_fairseq.tasks.from_checkpoint import no_such_file, warn_of_another_architecture, warn_of_another_folder
-from el_fairseq.tasks.repairs import REPAIRS
+from el_fairseq.tasks.stock_fixes import REPAIRS
 
 logger = logging.getLogger(__name__)
 STOCK_TASKS = (  # those that generate with a SequenceGenerator

@@ -6,7 +6,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from helpers import assert_close, batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
-from el_fairseq.generation import ELSequenceGenerator, recorded_step
+from el_fairseq.generation import ELSequenceGenerator, cuda_graph
 from el_fairseq.generation.lossless import LosslessCheck
 
 WORDS = dictionary(60)
@@ -60,4 +60,4 @@ def test_steps_are_recorded(mode, caplog):
         for our, stock in zip(ours, stocks):
             assert our[0]["tokens"].tolist() == stock[0]["tokens"].tolist()
             assert_close(our[0]["positional_scores"], stock[0]["positional_scores"], 1e-3)
-    assert recorded_step.verdicts[model.decoder][1], caplog.text
+    assert cuda_graph.verdicts[model.decoder][1], caplog.text

@@ -10,10 +10,10 @@ from helpers import batch, build_model, dictionary
 from random_lms import build_lm, random_prompts
 
 from el_fairseq import enable_el_attention
+from el_fairseq.cache.layout import HIDDEN, PROJECTED
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.batch_size import STOCK, USED, Need, Search, automatic_limits, batch_limits
 from el_fairseq.generation.free_memory import free_memory
-from el_fairseq.modules.layout import HIDDEN, PROJECTED
 
 LAYOUTS = {"on": HIDDEN, "auto": PROJECTED, "off": STOCK}  # on a CPU
 FACTOR = 2.5  # by which the estimate may be too high

@@ -7,8 +7,8 @@ import pytest
 import torch
 from changes import CHANGES
 from fairseq.sequence_generator import SequenceGenerator
+from fake_graph import record
 from helpers import assert_same_hypotheses, batch, build_model, dictionary
-from recording import record
 from torch import nn
 
 from el_fairseq import enable_el_attention

@@ -7,11 +7,11 @@ from helpers import assert_close, batch, build_model, dictionary
 from random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention
+from el_fairseq.cache.ancestors import LINEAGE, Lineage
+from el_fairseq.cache.layout import HIDDEN, PROJECTED
+from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation.decoder_step import DecoderStep, is_straight
-from el_fairseq.modules import products
-from el_fairseq.modules.convert import use_el_attention
-from el_fairseq.modules.layout import HIDDEN, PROJECTED
-from el_fairseq.modules.lineage import LINEAGE, Lineage
+from el_fairseq.ops import products
 
 WORDS = dictionary(30)
 SENTENCES, BEAMS, STEPS = 3, 2, 20  # more steps than a cache has room for at first

@@ -8,8 +8,8 @@ from random_cases import random_case
 from random_searches import STRATEGIES
 
 from el_fairseq import disable_el_attention, enable_el_attention
-from el_fairseq.modules.convert import use_el_attention
-from el_fairseq.modules.layout import HIDDEN, PROJECTED
+from el_fairseq.cache.layout import HIDDEN, PROJECTED
+from el_fairseq.convert.el_attention import use_el_attention
 
 CASES = 200
 

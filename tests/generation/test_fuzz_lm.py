@@ -8,7 +8,7 @@ from test_fuzz import CASES, assert_searches_are_mixed, on_cpu
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
-from el_fairseq.generation.prompt import why_step_by_step
+from el_fairseq.generation.prefill import why_step_by_step
 
 
 @pytest.mark.usefixtures("float64")

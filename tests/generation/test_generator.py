@@ -10,8 +10,8 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
+from el_fairseq.cache.growing import BLOCK, GrowingCache
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
-from el_fairseq.modules.state import BLOCK, GrowingCache
 
 WORDS = dictionary(12)
 SAMPLE = batch(WORDS, [12, 7, 5, 3])

@@ -11,9 +11,9 @@ from helpers import assert_same_hypotheses, dictionary, write_out
 from random_lms import build_lm, random_prompts
 
 from el_fairseq import enable_el_attention
-from el_fairseq.generation import ELSequenceGenerator, prompt
+from el_fairseq.generation import ELSequenceGenerator, prefill
 from el_fairseq.generation.decoder_step import DecoderStep
-from el_fairseq.generation.prompt import prompt_lengths, why_step_by_step
+from el_fairseq.generation.prefill import prompt_lengths, why_step_by_step
 
 WORDS = dictionary(30)
 SEARCHES = {"beam": search.BeamSearch, "sampling": search.Sampling}
@@ -41,7 +41,7 @@ def generate(cls, models, batch, kind="beam", **options):
 @pytest.mark.parametrize("kind", ["beam", "sampling"])
 def test_the_prompt_is_one_pass_and_one_state_a_sentence(kind, monkeypatch):
     model, calls = enable_el_attention(build(), "on"), []
-    read, step = prompt.read_prompts, DecoderStep.__call__
+    read, step = prefill.read_prompts, DecoderStep.__call__
 
     def read_spy(decoder, tokens, keep):
         calls.append(tuple(tokens.shape))
@@ -51,7 +51,7 @@ def test_the_prompt_is_one_pass_and_one_state_a_sentence(kind, monkeypatch):
         calls.append((tokens.size(0), 1))
         return step(self, tokens, encoder_out)
 
-    monkeypatch.setattr(prompt, "read_prompts", read_spy)
+    monkeypatch.setattr(prefill, "read_prompts", read_spy)
     monkeypatch.setattr(DecoderStep, "__call__", step_spy)
     generator, _ = generate(ELSequenceGenerator, [model], sample([12, 12, 9]), kind, min_len=25)
     # begin-of-sentence and all prompts, then a token a step: of the third sentence alone while the others have prompt

@@ -11,9 +11,9 @@ from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from helpers import batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
+from el_fairseq.cache.growing import BLOCK
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.memory import state_bytes
-from el_fairseq.modules.state import BLOCK
 
 WORDS = dictionary(30)
 SAMPLE = batch(WORDS, [12, 7, 5, 3])

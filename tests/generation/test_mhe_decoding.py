@@ -9,10 +9,10 @@ from random_cases import random_case
 from test_fuzz import CASES, on_cpu
 
 from el_fairseq import disable_el_attention, enable_el_attention
+from el_fairseq.convert.attention_variant import PLACES
+from el_fairseq.convert.shared_source import BEAMS
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.memory import MIB, state_bytes
-from el_fairseq.modules.beams import BEAMS
-from el_fairseq.modules.variants import PLACES
 
 VARIANTS = ["mhe-mul", "mhe-add", "mqa", "sha"]
 ARCH = "mhe_transformer_wmt_en_de"  # the base sizes

@@ -8,12 +8,12 @@ from every_way import DifferenceError, compare_every_way, poisoned_memory
 from mixed_cases import KINDS, mixed_case
 from random_searches import STRATEGIES
 
+from el_fairseq.cache.ancestors import Lineage
+from el_fairseq.cache.growing import CrossAttentionState, GrowingCache
+from el_fairseq.cache.static import FixedLineage
 from el_fairseq.generation import generator
 from el_fairseq.generation.hypotheses import AttentionTrace
 from el_fairseq.generation.next_token import NextToken
-from el_fairseq.modules.fixed_lineage import FixedLineage
-from el_fairseq.modules.lineage import Lineage
-from el_fairseq.modules.state import CrossAttentionState, GrowingCache
 
 SEED = 0
 CASES = range(40)

@@ -10,13 +10,13 @@ from helpers import batch, build_model, dictionary
 from random_lms import build_lm
 
 from el_fairseq import enable_el_attention
+from el_fairseq.cache.ancestors import Lineage, LineageState
+from el_fairseq.cache.layout import HIDDEN, PROJECTED, Attended
+from el_fairseq.cache.static import FixedLineage
+from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation import plan as module
 from el_fairseq.generation.plan import cheapest, costs, shared_past
-from el_fairseq.modules.convert import use_el_attention
-from el_fairseq.modules.fixed_lineage import FixedLineage
-from el_fairseq.modules.layout import HIDDEN, PROJECTED, Attended
-from el_fairseq.modules.lineage import Lineage, LineageState
 
 
 def attended(kind, source, beams, heads=8, dim=512, dtype=torch.float32, sentences=2):

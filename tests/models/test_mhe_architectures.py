@@ -20,9 +20,9 @@ from fairseq.modules import MultiheadAttention
 from helpers import dictionary
 from omegaconf import OmegaConf
 
+from el_fairseq.convert.attention_variant import VARIANTS, attentions_of
 from el_fairseq.models import mhe_architectures
 from el_fairseq.modules import MHEAttention, MultiQueryAttention, SingleHeadAttention
-from el_fairseq.modules.variants import VARIANTS, attentions_of
 
 WORDS = dictionary(12)
 TYPES = {

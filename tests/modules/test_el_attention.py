@@ -5,8 +5,8 @@ import torch
 from fairseq.modules import MultiheadAttention
 from helpers import assert_close
 
+from el_fairseq.cache.layout import HIDDEN, PROJECTED
 from el_fairseq.modules import ELMultiheadAttention
-from el_fairseq.modules.layout import HIDDEN, PROJECTED
 
 PLANS = [HIDDEN, PROJECTED]
 pytestmark = pytest.mark.usefixtures("float64")

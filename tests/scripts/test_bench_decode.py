@@ -8,7 +8,7 @@ import bench_models
 import pytest
 import torch
 from commands import train
-from recording import record
+from fake_graph import record
 
 from el_fairseq.generation import next_token
 from el_fairseq.modules import el_attention

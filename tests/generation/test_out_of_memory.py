@@ -15,7 +15,7 @@ from test_speech import sample as speech_sample
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
-from el_fairseq.generation.retry import BatchSplitter, is_out_of_memory, rows_of
+from el_fairseq.generation.out_of_memory import BatchSplitter, is_out_of_memory, rows_of
 
 WORDS = dictionary(30)
 ON_CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."

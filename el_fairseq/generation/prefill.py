@@ -9,10 +9,10 @@ import math
 import torch
 from fairseq.models import FairseqLanguageModel
 
+from el_fairseq.cache.prefix import PromptLayout
+from el_fairseq.convert.el_attention import draws_dropout, layers_of, why_foreign
 from el_fairseq.generation.decoder_step import change_in_decoder, is_straight
 from el_fairseq.generation.sequence_pass import read_prompts
-from el_fairseq.modules.convert import draws_dropout, layers_of, why_foreign
-from el_fairseq.modules.prompted_state import PromptLayout
 
 CHUNK = 256  # tokens whose distributions over the vocabulary are in memory at once
 

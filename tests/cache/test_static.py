@@ -4,11 +4,11 @@ import random
 
 import pytest
 import torch
-from test_lineage import LAYOUTS, tokens_of
+from test_ancestors import LAYOUTS, tokens_of
 
-from el_fairseq.modules import fixed_lineage
-from el_fairseq.modules.fixed_lineage import FixedLineage
-from el_fairseq.modules.state import SelfAttentionState
+from el_fairseq.cache import static
+from el_fairseq.cache.growing import SelfAttentionState
+from el_fairseq.cache.static import FixedLineage
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def addresses(lineage):
 @pytest.mark.parametrize("seed", range(4))
 def test_beams_consist_of_the_tokens_that_moving_rows_would_hold(layout, seed, monkeypatch):
     """As of ``Lineage``: against ``SelfAttentionState``."""
-    monkeypatch.setattr(fixed_lineage, "ROOM", 7)
+    monkeypatch.setattr(static, "ROOM", 7)
     rng = random.Random(seed)
     torch.manual_seed(seed)
     sentences, beams = 3, 1 + seed % 4

@@ -11,9 +11,9 @@ from fairseq.sequence_generator import SequenceGenerator
 from helpers import assert_same_hypotheses, batch, build_model, dictionary
 
 from el_fairseq import disable_el_attention, enable_el_attention
+from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.modules import ELMultiheadAttention
-from el_fairseq.modules.convert import use_el_attention
 
 WORDS = dictionary(12)
 SAMPLE = batch(WORDS, [12, 7, 5, 3])

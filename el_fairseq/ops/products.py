@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from el_fairseq.internals import version_of
-from el_fairseq.modules.unchanged import is_plain_linear
 from el_fairseq.ops.packed import can_pack, pack, packed_linear
+from el_fairseq.stock import is_plain_linear
 
 ROWS = 1024  # of a product: enough for it to be fast, few enough for its result to stay in a cache
 FEW = 2**19  # multiplications of float32: oneDNN takes longer to begin than PyTorch to be done with them

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from el_fairseq.modules.state import GrowingCache
+from el_fairseq.cache.growing import GrowingCache
 
 
 class PromptLayout:

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import torch
 
-from el_fairseq.generation.retry import is_out_of_memory
+from el_fairseq.generation.out_of_memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 0.02  # of the largest feature: the kernels are the same ones, a recording that fails gives anything

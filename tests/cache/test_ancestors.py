@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from el_fairseq.modules.lineage import LINEAGE, Lineage, LineageState, new_state, own_mask
-from el_fairseq.modules.state import BLOCK, SelfAttentionState
+from el_fairseq.cache.ancestors import LINEAGE, Lineage, LineageState, new_state, own_mask
+from el_fairseq.cache.growing import BLOCK, SelfAttentionState
 
 CPU = torch.device("cpu")
 # what self-attentions keep of one token for N rows: hidden states, keys and values by head, and shared by the heads

@@ -12,8 +12,8 @@ import math
 import torch
 from fairseq.search import DiverseBeamSearch, Sampling
 
+from el_fairseq.convert.el_attention import draws_dropout
 from el_fairseq.generation.source import source_and_lengths
-from el_fairseq.modules.convert import draws_dropout
 
 logger = logging.getLogger(__name__)
 MAX_LEN = "el_max_len"  # key in a sample: how many tokens may be generated, by the rules for the whole batch

@@ -5,22 +5,22 @@ import logging
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
+from fake_graph import Waits, WaitsForAValueError, imitate_graphs, record
 from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary, write_out
 from random_cases import random_case
 from random_lms import build_lm
-from recording import Waits, WaitsForAValueError, imitate_graphs, record
 from test_fuzz import CASES, on_cpu
 
 from el_fairseq import disable_el_attention, enable_el_attention
-from el_fairseq.generation import ELSequenceGenerator, next_token, recorded_step
+from el_fairseq.cache import static
+from el_fairseq.cache.ancestors import LINEAGE, Lineage
+from el_fairseq.cache.layout import HIDDEN, PROJECTED
+from el_fairseq.cache.static import FixedLineage
+from el_fairseq.convert.el_attention import use_el_attention
+from el_fairseq.generation import ELSequenceGenerator, cuda_graph, next_token
+from el_fairseq.generation.cuda_graph import RecordedStep, verdicts
 from el_fairseq.generation.decoder_step import DecoderStep
 from el_fairseq.generation.hypotheses import AttentionTrace
-from el_fairseq.generation.recorded_step import RecordedStep, verdicts
-from el_fairseq.modules import fixed_lineage
-from el_fairseq.modules.convert import use_el_attention
-from el_fairseq.modules.fixed_lineage import FixedLineage
-from el_fairseq.modules.layout import HIDDEN, PROJECTED
-from el_fairseq.modules.lineage import LINEAGE, Lineage
 
 WORDS = dictionary(30)
 BEAMS = 2
@@ -167,7 +167,7 @@ def waits(model, length, prefix=None):
 @pytest.mark.parametrize("prefix", [None, torch.tensor([[5], [6], [7]])], ids=["free", "a language first"])
 def test_no_step_waits_for_the_device(prefix, recordings, monkeypatch):
     """But for how many sentences have ended, which is known by then."""
-    monkeypatch.setattr(fixed_lineage, "ROOM", 64)
+    monkeypatch.setattr(static, "ROOM", 64)
     monkeypatch.setattr(AttentionTrace, "follow", lambda self, finished: None)  # behind the last step
     # fairseq's sinusoidal positions read their shapes from tensors, which are on the CPU on any device
     model = enable_el_attention(build_model("transformer", WORDS, decoder_learned_pos=True))
@@ -315,7 +315,7 @@ def test_the_imitation_refuses_what_a_graph_cannot_hold(waits):
 
 
 def test_nothing_is_recorded_on_a_cpu():
-    assert recorded_step.recorder(torch.device("cpu")) is None
+    assert cuda_graph.recorder(torch.device("cpu")) is None
     model = enable_el_attention(build_model("transformer", WORDS).float())
     generator = ELSequenceGenerator([model], WORDS, beam_size=2, max_len_b=6)
     generator.generate([model], batch(WORDS, [5, 3]))

@@ -2,7 +2,7 @@
 
 import torch
 
-from el_fairseq.modules.prompted_state import PromptedState, PromptLayout
+from el_fairseq.cache.prefix import PromptedState, PromptLayout
 
 CPU = torch.device("cpu")
 

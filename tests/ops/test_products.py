@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from el_fairseq.modules import products as module
-from el_fairseq.modules.products import copies, forget_stale, joint_copies, joint_product, multiply, product_of
 from el_fairseq.ops import packed as ops
+from el_fairseq.ops import products as module
 from el_fairseq.ops.packed import can_pack, pack, packed_linear, round_up
+from el_fairseq.ops.products import copies, forget_stale, joint_copies, joint_product, multiply, product_of
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.ones(2, 2)), reason="PyTorch without oneDNN")
 

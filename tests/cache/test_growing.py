@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from el_fairseq.modules.state import (
+from el_fairseq.cache.growing import (
     BLOCK,
     CrossAttentionState,
     GrowingCache,

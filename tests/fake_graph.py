@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from el_fairseq.cache import static
 from el_fairseq.generation import next_token
-from el_fairseq.modules import fixed_lineage
 
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "item", "masked_select", "_unique2"}
 
@@ -49,7 +49,7 @@ def _waits(func, args):
 
 
 def record(run):
-    """As ``el_fairseq.generation.recorded_step.record``, where a recording computes nothing: here its result is spoilt
+    """As ``el_fairseq.generation.cuda_graph.record``, where a recording computes nothing: here its result is spoilt
     afterwards. What it wrote to tensors there were before stays, and no tensor that it reads can be freed too early.
     """
     recorder = _Recorder()
@@ -73,7 +73,7 @@ def imitate_graphs(patch):
         return record(run)
 
     patch.setattr(next_token, "recorder", lambda device: recorded)
-    patch.setattr(fixed_lineage, "ROOM", 5)
+    patch.setattr(static, "ROOM", 5)
     return made
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from el_fairseq.generation.departures import Departures
+from el_fairseq.generation.pruning import Departures
 
 
 def ended(count, sentences=6):

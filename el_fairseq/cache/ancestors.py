@@ -11,7 +11,7 @@ import weakref
 
 import torch
 
-from el_fairseq.modules.state import BLOCK, GrowingCache, SelfAttentionState, sentences_of_rows
+from el_fairseq.cache.growing import BLOCK, GrowingCache, SelfAttentionState, sentences_of_rows
 from el_fairseq.ops import merge_masks
 
 LINEAGE = "lineage"  # its key in the incremental state

@@ -8,7 +8,7 @@ not written yet is masked like a token of another beam. Nothing is given up but 
 import torch
 import torch.nn.functional as F
 
-from el_fairseq.modules.lineage import LineageState, SharedPast
+from el_fairseq.cache.ancestors import LineageState, SharedPast
 
 ROOM = 64  # steps that are made room for at once; a step has to be recorded again after that many
 

@@ -8,10 +8,10 @@ from fairseq.modules import FairseqDropout, MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import nn
 
+from el_fairseq.cache.layout import hidden_everywhere
+from el_fairseq.convert.shared_source import share_beams, unshare_beams
 from el_fairseq.internals import compiled, own_registries
-from el_fairseq.modules.beams import share_beams, unshare_beams
 from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
-from el_fairseq.modules.layout import hidden_everywhere
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 # Whose own code is known to read and to order encoder output as the others do.

@@ -2,9 +2,9 @@
 
 import torch
 
+from el_fairseq.cache.prefix import PromptedState
 from el_fairseq.modules.el_attention import ELMultiheadAttention
-from el_fairseq.modules.products import joint_product, product_of
-from el_fairseq.modules.prompted_state import PromptedState
+from el_fairseq.ops.products import joint_product, product_of
 
 
 def attention_step(attention, incremental_state):

@@ -4,8 +4,8 @@ from functools import partial
 
 import torch
 
-from el_fairseq.modules.state import sentences_of_rows
-from el_fairseq.modules.unchanged import is_called_as_it_is, is_plain_dropout, is_plain_linear, say_once
+from el_fairseq.cache.growing import sentences_of_rows
+from el_fairseq.stock import is_called_as_it_is, is_plain_dropout, is_plain_linear, say_once
 
 BEAMS = "el_beams"  # key in the encoder output: how many decoder rows share one sentence
 UNREAD = ("encoder_embedding", "encoder_states", "fc_results")  # returned by encoders, read by no Transformer decoder

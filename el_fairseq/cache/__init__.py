@@ -1,0 +1,1 @@
+"""What decoding keeps: the cache of every attention, in its layouts."""

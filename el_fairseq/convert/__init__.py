@@ -1,0 +1,1 @@
+"""Exchange the attentions of a built model, over the same parameters."""
