@@ -36,27 +36,27 @@ if has_fused_layernorm:
     PLAIN.add(FusedLayerNorm)
 
 
-def is_stocks(module, method, *owners):
+def has_stock_method(module, method, *owners):
     """Whether a method of ``module`` is that of one of the classes ``owners``, overridden by no class and no object."""
     known = [getattr(owner, method) for owner in owners]
     return method not in vars(module) and getattr(type(module), method, None) in known
 
 
-def is_called_as_it_is(module):
+def is_unhooked(module):
     """Whether calling ``module`` does what its class's ``forward`` does, and nothing else."""
     return not (is_hooked(module) or "forward" in vars(module))
 
 
 def is_plain_linear(module):
     """Whether calling ``module`` is one product with a dense weight, which may be read past it."""
-    if type(module) is not nn.Linear or not is_called_as_it_is(module):
+    if type(module) is not nn.Linear or not is_unhooked(module):
         return False
     return type(module.weight) in (nn.Parameter, torch.Tensor)
 
 
 def is_plain_dropout(module):
     """Whether ``module`` is fairseq's dropout as stock built it."""
-    return type(module) is FairseqDropout and is_called_as_it_is(module)
+    return type(module) is FairseqDropout and is_unhooked(module)
 
 
 def changes_weights(dropout):
@@ -66,7 +66,7 @@ def changes_weights(dropout):
     return dropout.p > 0 and (dropout.training or dropout.apply_during_inference)
 
 
-def change_in(part, known):
+def changed_module(part, known):
     """What keeps ``part``, an encoder or a decoder, from being computed past its modules: a phrase, or None.
 
     known: base classes of its layers and attentions, whose own methods the caller looks at; the others are ``PLAIN``.
@@ -75,7 +75,7 @@ def change_in(part, known):
         return "a hook on all modules"
     known = (type(part), *known)
     for name, module in part.named_modules():
-        if not is_called_as_it_is(module):
+        if not is_unhooked(module):
             return f"a hook on {name or type(part).__name__}, or another forward"
         if type(module) not in PLAIN and not isinstance(module, known):
             return f"{name} is a {type(module).__name__}"
@@ -83,6 +83,6 @@ def change_in(part, known):
 
 
 @functools.lru_cache(maxsize=1000)
-def say_once(message):
+def log_once(message):
     """Log at INFO what holds for many batches, once."""
     logger.info("%s", message)

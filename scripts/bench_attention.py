@@ -24,12 +24,18 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from benchmarking import append_row, integers, machine, seconds  # noqa: E402
 
-from el_fairseq.cache.layout import HIDDEN, PROJECTED  # noqa: E402
+from el_fairseq.cache import Layout  # noqa: E402
 from el_fairseq.modules.el_attention import ELMultiheadAttention  # noqa: E402
 from el_fairseq.ops import hidden_attention, shared_kv_attention  # noqa: E402
 from el_fairseq.ops.kernels import DTYPES, trial  # noqa: E402
 
-LAYOUTS = {"stock": None, "shared": PROJECTED, "el": HIDDEN, "fused": HIDDEN, "kernel": HIDDEN}
+LAYOUTS = {
+    "stock": None,
+    "shared": Layout.PROJECTED,
+    "el": Layout.HIDDEN,
+    "fused": Layout.HIDDEN,
+    "kernel": Layout.HIDDEN,
+}
 KERNEL = ("fused", "kernel")  # layouts on a GPU, in half precision, alone
 COPIES = {"stock": 2, "shared": 2, "el": 2, "fused": 1, "kernel": 1}  # keys and values; two products read twice
 LAUNCHES = 20  # of the kernel alone, in one CUDA graph
@@ -61,15 +67,22 @@ def build_step(layout, weights, query, source, beams):
     if layout == "stock":
         attention, key = MultiheadAttention(dim, heads, **options), source.repeat_interleave(beams, dim=1)
     else:
-        attention = ELMultiheadAttention(dim, heads, plan=lambda attended: LAYOUTS[layout], **options)
-        attention.by_kernel = layout == "fused"
+        attention = ELMultiheadAttention(dim, heads, plan=lambda request: LAYOUTS[layout], **options)
         key = source
     attention.load_state_dict(weights.state_dict())
     attention.to(query).eval()
-    state = {}
+    state, two_products = {}, layout == "el"  # of which weights come for nothing, and the kernel has none
 
     def step():
-        return attention(query, key, key, incremental_state=state, static_kv=True, need_weights=False)[0]
+        return attention(
+            query,
+            key,
+            key,
+            incremental_state=state,
+            static_kv=True,
+            need_weights=two_products,
+            need_head_weights=two_products,
+        )[0]
 
     step()
     if layout == "fused":
@@ -100,7 +113,7 @@ def build_kernel(query, source, heads):
 
 
 def assert_trusted():
-    if not (trial.verdicts and all(trial.verdicts.values())):
+    if not (trial.verified and all(trial.verified.values())):
         raise SystemExit("no time to report: PyTorch computed, not the kernel (if it was refused, a warning says why)")
 
 

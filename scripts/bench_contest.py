@@ -8,26 +8,26 @@ from fairseq import utils
 from fairseq.sequence_generator import SequenceGenerator
 
 from el_fairseq import disable_el_attention, enable_el_attention
-from el_fairseq.cache.layout import HIDDEN, PROJECTED
+from el_fairseq.cache import Layout
 from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation import ELSequenceGenerator
-from el_fairseq.generation.cuda_graph import verdicts, whereabouts
+from el_fairseq.generation.cuda_graph import device_and_dtype, verified
 from el_fairseq.generation.lossless import Comparison, in_float64, tokens_of
 from el_fairseq.generation.ngram_block import NGramBlock
 from el_fairseq.generation.plan import cheapest
 
 
-def projected_everywhere(attended):
-    """The plan behind ``shared``: keys and values, those of a source once for all its beams."""
-    return PROJECTED
+def projected_everywhere(request):
+    """The plan of ``shared``: keys and values, those of a source once for all its beams."""
+    return Layout.PROJECTED
 
 
-def hidden_past(attended):
-    """The plan behind ``mixed``: hidden states of what a row has written, keys and values of what rows share."""
-    return HIDDEN if attended.kind == "self" else PROJECTED
+def hidden_past(request):
+    """The plan of ``mixed``: hidden states of what a row has written, keys and values of what rows share."""
+    return Layout.HIDDEN if request.kind == "self" else Layout.PROJECTED
 
 
-PLANS = {"shared": projected_everywhere, "mixed": hidden_past, "unrecorded": cheapest}
+PLANS = {"shared": projected_everywhere, "mixed": hidden_past, "eager": cheapest}
 
 
 def turn(model, mode):
@@ -44,17 +44,17 @@ def turn(model, mode):
 
 
 @contextmanager
-def unrecorded(decoder):
-    """Every step of ``decoder`` kernel by kernel, as where a recording has failed."""
-    before = verdicts.get(decoder)
-    verdicts[decoder] = whereabouts(decoder), False
+def eager(decoder):
+    """Every step of ``decoder`` kernel by kernel, as where a capture has failed."""
+    before = verified.get(decoder)
+    verified[decoder] = device_and_dtype(decoder), False
     try:
         yield
     finally:
         if before is None:
-            del verdicts[decoder]
+            del verified[decoder]
         else:
-            verdicts[decoder] = before
+            verified[decoder] = before
 
 
 def part_of(sample, sentences):
@@ -65,7 +65,7 @@ def part_of(sample, sentences):
 class Contest:
     """Decodes the batches ``samples`` with ``model`` in one mode or another.
 
-    Modes: ``stock``; a value of ``--el-attention``; those of ``PLANS``, on any device, of which ``unrecorded`` is
+    Modes: ``stock``; a value of ``--el-attention``; those of ``PLANS``, on any device, of which ``eager`` is
     ``auto`` without CUDA graphs.
     Where n-grams are blocked, stock blocks by the plugin's code: its own blocks nothing without its CUDA extension.
     """
@@ -118,7 +118,7 @@ class Contest:
         return found
 
     def _around(self, mode):
-        return unrecorded(self.model.decoder) if mode == "unrecorded" else nullcontext()
+        return eager(self.model.decoder) if mode == "eager" else nullcontext()
 
     def _generator(self, mode):
         stock = self.task.build_generator([self.model], self.generation, seq_gen_cls=SequenceGenerator)

@@ -13,7 +13,7 @@ big, big_270m, gpt2_small, gpt2_medium and gpt2_large, these three with the shap
 are one size off: its transformer_lm_gpt has the shape of GPT-2 small, its transformer_lm_gpt2_small of GPT-2 medium).
 
 Modes: values of --el-attention; "shared", keys and values once a sentence on any device; "mixed", that for
-cross-attention, and hidden states for self-attention; "unrecorded", auto without CUDA graphs. A speed is printed only
+cross-attention, and hidden states for self-attention; "eager", auto without CUDA graphs. A speed is printed only
 when the output is lossless: every difference of a hypothesis has to be a tie that float64 resolves alike (see
 check_lossless.py). Rounds alternate between the modes, so that a noisy machine hits all of them. Where memory runs out
 the row says OOM; the hypotheses to compare with then come from smaller batches, outside any --memory-budget.

@@ -28,7 +28,7 @@ from bench_models import batches, build_model, build_task, random_sources, shape
 from benchmarking import append_row, machine, names, seconds  # noqa: E402
 
 from el_fairseq import enable_el_attention  # noqa: E402
-from el_fairseq.cache.ancestors import LINEAGE, Lineage  # noqa: E402
+from el_fairseq.cache import CACHES, BeamCaches  # noqa: E402
 from el_fairseq.generation.decoder_step import DecoderStep  # noqa: E402
 from el_fairseq.ops import grouped_topk, shared_kv_attention  # noqa: E402
 from el_fairseq.ops.packed import pack, packed_linear  # noqa: E402
@@ -143,7 +143,7 @@ def ways_to_step(task, model, sentences):
     source, tokens = model.encoder.reorder_encoder_out(source, rows), sample["net_input"]["src_tokens"][rows]
 
     def state():
-        return {LINEAGE: Lineage(sentences, BEAMS, rows.device)}
+        return {CACHES: BeamCaches(sentences, BEAMS, rows.device)}
 
     def by_modules():
         kept = state()

@@ -86,7 +86,7 @@ on_gpu() {
     stage tests 85 "$PYTHON" -m pytest -m cuda -k 'not fuzz' -n 4 -p no:cacheprovider \
         tests/cuda tests/ops tests/modules tests/generation
     bench attention 50 bench_attention.py attention.jsonl --batch 1,8,64 --dim 768,1024 --dtype float16
-    bench bart 110 bench_decode.py bart.jsonl "${bart[@]}" --modes auto,unrecorded --batch 1,32 --rounds 3
+    bench bart 110 bench_decode.py bart.jsonl "${bart[@]}" --modes auto,eager --batch 1,32 --rounds 3
     bench gpt2 45 bench_decode.py gpt2.jsonl --arch gpt2_medium --source 512 --shortest 512 --tokens 64 --fp16 \
         --modes auto --batch 1,32 --rounds 3
     bench base 40 bench_decode.py base.jsonl --arch base --source 40 --tokens 40 --fp16 --modes auto --batch 1,64,512 \

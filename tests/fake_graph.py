@@ -1,7 +1,7 @@
 """CUDA graphs, imitated on a CPU: what was computed once is computed again, on the same tensors, without Python.
 
-A recording holds the operators that PyTorch carried out, with the very tensors that they read and wrote. Like a graph,
-it knows nothing of what Python did meanwhile, and no operator in it may wait for a value.
+A graph holds the operators that PyTorch carried out, with the very tensors that they read and wrote. It knows
+nothing of what Python did meanwhile, and no operator in it may wait for a value.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from el_fairseq.cache import static
-from el_fairseq.generation import next_token
+from el_fairseq.generation import plan
 
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "item", "masked_select", "_unique2"}
 
@@ -18,7 +18,7 @@ class WaitsForAValueError(RuntimeError):
     """What the driver says of an operator that a graph cannot hold."""
 
 
-class _Recorder(TorchDispatchMode):
+class _Capture(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.calls = []
@@ -36,7 +36,7 @@ class _Recorder(TorchDispatchMode):
             owned = {x.untyped_storage().data_ptr() for x in given}
             again = func(*args, **kwargs)
             for old, new in zip(tree_leaves(result), tree_leaves(again)):
-                # Views and what is written in place are there already; anything else goes to where it was recorded.
+                # Views and what is written in place are there already; anything else goes to where it was captured.
                 if torch.is_tensor(old) and old.untyped_storage().data_ptr() not in owned:
                     old.copy_(new)
 
@@ -48,31 +48,33 @@ def _waits(func, args):
     return name in WAITS or any(torch.is_tensor(x) and x.dtype == torch.bool for x in indices)
 
 
-def record(run):
-    """As ``el_fairseq.generation.cuda_graph.record``, where a recording computes nothing: here its result is spoilt
+def capture(run):
+    """As ``el_fairseq.generation.cuda_graph.capture``, where a capture computes nothing: here its result is spoilt
     afterwards. What it wrote to tensors there were before stays, and no tensor that it reads can be freed too early.
     """
-    recorder = _Recorder()
-    with recorder:
+    captured = _Capture()
+    with captured:
         result = run()
     for out in tree_leaves(result):
         if torch.is_tensor(out):
             out.fill_(float("nan"))
-    return recorder.replay, result
+    return captured.replay, result
 
 
 def imitate_graphs(patch):
-    """Record every step that can be, with little room, so that it has to be made. ``patch``: a ``pytest.MonkeyPatch``.
+    """Capture every step that can be, with little room, so that it has to be done again.
 
-    Returns a list that grows by one with each recording.
+    patch: a ``pytest.MonkeyPatch``.
+
+    Returns a list that grows by one with each capture.
     """
     made = []
 
-    def recorded(run):
+    def counted(run):
         made.append(run)
-        return record(run)
+        return capture(run)
 
-    patch.setattr(next_token, "recorder", lambda device: recorded)
+    patch.setattr(plan, "capturer", lambda device: counted)
     patch.setattr(static, "ROOM", 5)
     return made
 

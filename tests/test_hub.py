@@ -188,7 +188,7 @@ def test_sample_reads_all_prompts_at_once_after_enabling_and_not_before(saved, t
     """Whatever task the hub has, the mode that was asked for last counts."""
     hub = load(saved("transformer_lm"), "transformer_lm", **({"task": {"_name": task}} if task else {}))
     decoder, calls = hub.models[0].decoder, []
-    forward, read = TransformerDecoderBase.forward, prefill.read_prompts
+    forward, read = TransformerDecoderBase.forward, prefill.prefill_pass
 
     def forward_spy(self, tokens, *args, **kwargs):
         calls.append(tuple(tokens.shape))
@@ -199,7 +199,7 @@ def test_sample_reads_all_prompts_at_once_after_enabling_and_not_before(saved, t
         return read(decoder, tokens, keep)
 
     monkeypatch.setattr(TransformerDecoderBase, "forward", forward_spy)
-    monkeypatch.setattr(prefill, "read_prompts", read_spy)
+    monkeypatch.setattr(prefill, "prefill_pass", read_spy)
     longest = max(len(hub.encode(sentence)) for sentence in SENTENCES)
 
     def first_pass():

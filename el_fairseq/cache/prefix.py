@@ -1,49 +1,54 @@
-"""Decoder state behind prompts: what is kept of a prompt is kept once, for all rows that continue it."""
+"""Caches after a prefill: what is kept of a prefix is kept once, for all beams that continue it."""
 
 import torch
 import torch.nn.functional as F
 
-from el_fairseq.cache.growing import GrowingCache
+from el_fairseq.cache.buffer import GrowingBuffer
+from el_fairseq.cache.layout import Layout, keys_and_values
+from el_fairseq.ops import prefix_attention
 
 
-class PromptLayout:
-    """The prompts of B sentences, shortest first, of which the first ``awake`` are being continued by M rows each.
+class PrefixCaches:
+    """The prefixes of B sentences, shortest first, of which the first ``started`` are being continued by M rows each.
 
-    A longer prompt is read to its end while shorter ones are already being continued: a token that the rows of the
+    A longer prefix is read to its end while shorter ones are already being continued: a token that the rows of the
     shortest have generated and those of a longer one have not is filler there.
 
-    Args: lengths: tokens of each prompt, begin-of-sentence included, ascending. beams: M. device: of the masks.
+    Args:
+        lengths: tokens of each prefix, begin-of-sentence included, ascending.
+        beams: M.
+        device: of the masks.
     """
 
-    def __init__(self, lengths, beams, device):
+    def __init__(self, lengths: list[int], beams: int, device: torch.device):
         self.lengths, self.beams, self.device = lengths, beams, device
-        self.wake(0)
+        self.start(0)
 
     @property
-    def width(self):
-        """Tokens of the longest prompt that is being continued."""
-        return self.lengths[self.awake - 1]
+    def width(self) -> int:
+        """Tokens of the longest prefix that is being continued."""
+        return self.lengths[self.started - 1]
 
-    def wake(self, sentences):
+    def start(self, sentences: int) -> None:
         """From now on the first ``sentences`` are being continued."""
-        self.awake = sentences
+        self.started = sentences
         self._grown = None
-        self.masks = None, None  # [awake, width] and [awake·M, width - shortest], True where the place is not used
-        if self.awake and self.width > self.lengths[0]:
-            lengths = torch.tensor(self.lengths[: self.awake], device=self.device).unsqueeze(1)
+        self.masks = None, None  # [started, width] and [started·M, width - shortest], True where the place is not used
+        if self.started and self.width > self.lengths[0]:
+            lengths = torch.tensor(self.lengths[: self.started], device=self.device).unsqueeze(1)
             places = torch.arange(self.width, device=self.device)
             filler = places[self.lengths[0] :] < lengths
             self.masks = places >= lengths, filler.repeat_interleave(self.beams, dim=0)
 
-    def keep(self, slots):
+    def keep(self, slots: list[int]) -> int:
         """Only the sentences in ``slots`` remain. Returns how many leading tokens of the rows are filler in all."""
-        shortest, awake = self.lengths[0], sum(slot < self.awake for slot in slots)
+        shortest, started = self.lengths[0], sum(slot < self.started for slot in slots)
         self.lengths = [self.lengths[slot] for slot in slots]
-        self.wake(awake)
+        self.start(started)
         return self.lengths[0] - shortest
 
-    def paddings(self, tokens):
-        """``[awake, width]`` of the prompts and ``[awake·M, tokens]`` of what the rows keep; or None."""
+    def paddings(self, tokens: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """``[started, width]`` of the prefixes and ``[started·M, tokens]`` of what the rows keep; or None."""
         padding, filler = self.masks
         if filler is None:
             return None, None
@@ -51,42 +56,58 @@ class PromptLayout:
             self._grown = F.pad(filler[:, :tokens], (0, max(0, tokens - filler.size(1))))
         return padding, self._grown
 
-
-class PromptedState:
-    """What one self-attention keeps behind prompts, in the layouts of ``SelfAttentionState``.
-
-    ``prompt`` is kept once a sentence (``[B, P, E]``, ``[2, B, H, P, d]`` or ``[2, B, P, d]``), ``cache`` holds what
-    the rows have generated. The sentences stand in the order of ``layout``, which all layers share.
-    """
-
-    def __init__(self, row_dim, prompt, layout):
-        self.cache = GrowingCache(row_dim)
-        self.prompt, self.layout = prompt, layout
-
-    @property
-    def shared(self):
-        """``prompt``, as far as it is being continued: a view."""
-        return self.prompt.narrow(self.cache.row_dim, 0, self.layout.awake).narrow(-2, 0, self.layout.width)
-
-    def append(self, new, padding):
-        """Append tokens; ``padding`` is not kept: only rows of score -inf hold any, and they never come back."""
-        self.cache.append(new)
-
-    def wake(self, rows):
-        """``rows`` more rows begin."""
-        self.cache.add_rows(rows)
-
-    def keep(self, sentences, filler):
-        """Prompts of ``sentences [B']`` remain; ``filler`` as ``PromptLayout.keep`` returned it, before the rows go."""
-        self.prompt = self.prompt.index_select(self.cache.row_dim, sentences)
-        if self.layout.awake == 0:
-            self.cache = GrowingCache(self.cache.row_dim)
-        else:
-            self.cache.drop(filler)
+    def new_cache(self, layout):
+        return PrefixCache(layout, self)
 
     def reorder(self, order):
-        """Row ``i`` of those that have begun becomes what row ``order[i]`` was."""
-        self.cache.reorder(order)
+        """Nothing to do: beams of a sentence have its prefix in common."""
 
     def tensors(self):
-        return [kept for kept in (self.cache.buffer, self.prompt, *self.layout.masks) if kept is not None]
+        return [mask for mask in self.masks if mask is not None]
+
+
+class PrefixCache:
+    """``prefix [P, B, K, prefix tokens, C]``, in the order of the group, and ``entries`` of what the rows generated."""
+
+    def __init__(self, layout: Layout, group: PrefixCaches):
+        self.layout, self.group = layout, group
+        self.prefix: torch.Tensor | None = None
+        self.entries = GrowingBuffer()
+
+    def prefill(self, entries: torch.Tensor) -> None:
+        """Begin with the entries of all prefixes."""
+        self.prefix = entries
+
+    def append(self, new, padding):
+        """As of ``Cache``; ``padding`` is not kept: only rows of score -inf hold any, and they never come back."""
+        self.entries.append(new)
+
+    def attend(self, query, attn_mask, *, want_weights, **softmax):
+        if attn_mask is not None:
+            raise ValueError("attn_mask: after a prefix every token attends to all before it")
+        paddings = self.group.paddings(self.entries.length)
+        prefix, own = keys_and_values(self.shared()), keys_and_values(self.entries.filled)
+        context, weights, mass = prefix_attention(query, prefix, own, paddings, **softmax)
+        return context, weights if want_weights else None, mass
+
+    def shared(self) -> torch.Tensor:
+        """``prefix``, as far as it is being continued: a view."""
+        return self.prefix[:, : self.group.started, :, : self.group.width]
+
+    def start(self, rows: int) -> None:
+        """``rows`` more rows begin."""
+        self.entries.add_rows(rows)
+
+    def keep(self, sentences: torch.Tensor, filler: int) -> None:
+        """Prefixes of ``sentences [B']`` remain; ``filler`` as ``PrefixCaches.keep`` returned it, before rows go."""
+        self.prefix = self.prefix.index_select(1, sentences)
+        if self.group.started == 0:
+            self.entries = GrowingBuffer()
+        else:
+            self.entries.drop(filler)
+
+    def reorder(self, order):
+        self.entries.reorder(order)
+
+    def tensors(self):
+        return [kept for kept in (self.entries.storage, self.prefix) if kept is not None]

@@ -4,8 +4,8 @@ from functools import partial
 
 import torch
 
-from el_fairseq.cache.growing import sentences_of_rows
-from el_fairseq.stock import is_called_as_it_is, is_plain_dropout, is_plain_linear, say_once
+from el_fairseq.cache.buffer import sentences_of_rows
+from el_fairseq.stock import is_plain_dropout, is_plain_linear, is_unhooked, log_once
 
 BEAMS = "el_beams"  # key in the encoder output: how many decoder rows share one sentence
 UNREAD = ("encoder_embedding", "encoder_states", "fc_results")  # returned by encoders, read by no Transformer decoder
@@ -60,9 +60,9 @@ def _sees_each_beam(model):
         attention = layer.encoder_attn
         if attention is None:
             continue
-        readers = is_called_as_it_is(layer) and is_called_as_it_is(attention)
+        readers = is_unhooked(layer) and is_unhooked(attention)
         readers = readers and all(is_plain_linear(getattr(attention, name, None)) for name in ("k_proj", "v_proj"))
         if not (readers or shares) or not is_plain_dropout(getattr(attention, "dropout_module", None)):
-            say_once(f"each beam has a source of its own: decoder.layers.{number}.encoder_attn was changed")
+            log_once(f"each beam has a source of its own: decoder.layers.{number}.encoder_attn was changed")
             return True
     return False

@@ -13,10 +13,10 @@ and while it is decoded, beside one such layer for its M rows,
     trace      M · S · T · 8                         attention weights of all steps, for alignments
     search     M · V · (item + 12), for random draws 28 more, and M · T · 64 for its tables
 
-and once, on a CPU, the weights of all linear layers again (``modules.products``). D is the width, F that of the
+and once, on a CPU, the weights of all linear layers again (``ops.products``). D is the width, F that of the
 feed-forward layers, H the heads, V the vocabulary, item the bytes of a number. Each term is an upper bound: all
-hypotheses run to their maximal length. Prompts of language models are read like a source (but with stock attention a
-token a step), with the hidden states of all layers and a mask ``[H, S, S]`` in memory. An ensemble needs all its states
+hypotheses run to their maximal length. Prefixes of language models are read like a source (but with stock attention one
+token a step), with the hidden states of all layers and a mask ``[H, S, S]`` in memory. An ensemble needs all its caches
 at once.
 """
 
@@ -28,19 +28,19 @@ import torch
 from fairseq.models import FairseqLanguageModel
 from fairseq.models.transformer import TransformerEncoderBase
 
-from el_fairseq.cache.growing import BLOCK
-from el_fairseq.cache.layout import HIDDEN, PROJECTED, Attended
+from el_fairseq.cache import CacheRequest, Layout
+from el_fairseq.cache.buffer import BLOCK
 from el_fairseq.cache.static import ROOM
 from el_fairseq.convert.el_attention import layers_of, why_foreign
 from el_fairseq.generation.enable import models_of
 from el_fairseq.generation.free_memory import free_memory
 from el_fairseq.generation.memory import MIB, StockDecoder
 from el_fairseq.generation.plan import PLANS
-from el_fairseq.generation.prefill import CHUNK
+from el_fairseq.generation.prefill import CHUNK_TOKENS
 from el_fairseq.ops.products import packed_bytes
 
 logger = logging.getLogger(__name__)
-USED = 0.8  # of the free memory: allocators round and fragment
+USED_SHARE = 0.8  # of the free memory: allocators round and fragment
 ROUNDED = 1.125  # rows of products are rounded up by so much at most where there are many
 STOCK = "stock"  # the layout of --el-attention off
 
@@ -67,8 +67,8 @@ class Need:
     """Bytes that ``models`` need: ``fixed``, and ``sentence(S)`` for each sentence with a source of S tokens.
 
     Args:
-        models: an ensemble, where it will generate. layout: how its attentions keep their state, one of ``HIDDEN``,
-        ``PROJECTED`` (of ``modules.layout``), ``STOCK``. search: a ``Search``. item: bytes of a number; None: those of
+        models: an ensemble, where it will generate. layout: how its attentions keep their state, a ``Layout`` or
+        ``STOCK``. search: a ``Search``. item: bytes of a number; None: those of
         the parameters.
 
     Raises:
@@ -87,7 +87,7 @@ class Need:
         self.vocabulary = models[0].decoder.output_projection.out_features
         self.prompted = isinstance(models[0], FairseqLanguageModel)
         self.reads_prompts = self.prompted and layout != STOCK
-        self.fixed = CHUNK * self.vocabulary * (self.item + 8) if self.reads_prompts else 0
+        self.fixed = CHUNK_TOKENS * self.vocabulary * (self.item + 8) if self.reads_prompts else 0
         if layout != STOCK:
             self.fixed += sum(packed_bytes(model) for model in models)
 
@@ -126,7 +126,7 @@ class Need:
 
     def _kept_of_source(self, model, source):
         layers = layers_of(model.decoder)
-        vectors = 1 if self.layout == HIDDEN else 2
+        vectors = 1 if self.layout == Layout.HIDDEN else 2
         if self.prompted:
             own = sum(layer.self_attn.embed_dim for layer in layers)
             return vectors * source * own * self.item if self.reads_prompts else 0
@@ -136,12 +136,12 @@ class Need:
             names = ("encoder_out", "encoder_embedding", "encoder_padding_mask", "src_lengths")
             stock = StockDecoder(model, dict.fromkeys(names, [hidden]), self.search.beam)
             return stock.bytes(self.search.beam, steps=0)
-        projected = 2 * sum(attention.embed_dim for attention in cross) if self.layout == PROJECTED else 0
+        projected = 2 * sum(attention.embed_dim for attention in cross) if self.layout == Layout.PROJECTED else 0
         return source * ((cross[0].kdim + projected) * self.item + 1)
 
     def _kept_of_target(self, model, steps):
         widths = [layer.self_attn.embed_dim for layer in layers_of(model.decoder)]
-        vectors = 1 if self.layout == HIDDEN else 2
+        vectors = 1 if self.layout == Layout.HIDDEN else 2
         capacity = steps + (BLOCK if next(model.parameters()).device.type == "cpu" else ROOM)
         return vectors * self.search.beam * capacity * (sum(widths) + widths[0]) * self.item  # one layer is moved
 
@@ -149,7 +149,7 @@ class Need:
         beams, attention = self.search.beam, layers_of(model.decoder)[0].self_attn
         heads = attention.num_heads
         scores = beams * heads * (source + beams * steps) * (self.item + 8)
-        expanded = 2 * beams * heads * attention.embed_dim * self.item if self.layout == HIDDEN else 0
+        expanded = 2 * beams * heads * attention.embed_dim * self.item if self.layout == Layout.HIDDEN else 0
         return beams * self._layer(model.decoder) + scores + expanded
 
     def _search(self, steps):
@@ -169,7 +169,7 @@ def batch_limits(need, lengths, free):
 
     Args: need: a ``Need``. lengths: of all sources, integers. free: bytes.
     """
-    free = USED * free - need.fixed
+    free = USED_SHARE * free - need.fixed
     mean = math.ceil(sum(lengths) / len(lengths))
     sentences = int(free / need.sentence(mean))
     tokens = min(int(free * n / need.sentence(n)) for n in {*lengths, mean} if n >= mean)
@@ -185,9 +185,9 @@ def _layout(model, mode, search, lengths):
     attention = layer.encoder_attn if crosses else layer.self_attn
     mean = math.ceil(sum(lengths) / max(1, len(lengths)))
     hidden = next(model.parameters()).new_empty(1).expand(mean, 1, attention.kdim)
-    kinds = {"self": 1, "cross" if crosses else "prompt": search.beam}
-    asked = [Attended(kind, hidden, beams, attention.num_heads) for kind, beams in kinds.items()]
-    return PROJECTED if PROJECTED in map(PLANS[mode], asked) else HIDDEN
+    kinds = {"self": 1, "cross" if crosses else "prefix": search.beam}
+    asked = [CacheRequest(kind, hidden, beams, attention.num_heads) for kind, beams in kinds.items()]
+    return Layout.PROJECTED if Layout.PROJECTED in map(PLANS[mode], asked) else Layout.HIDDEN
 
 
 def automatic_limits(models, mode, command, dataset):

@@ -1,4 +1,4 @@
-"""A step of a stock Transformer decoder as straight-line code.
+"""The fast path of a decoder step: that of a stock Transformer decoder as straight-line code.
 
 fairseq's decoder finds out at every step, in every layer, what it is: which options it has, where its state lies, what
 its masks are. For a few rows that takes as long as the products themselves. Here it is found out once a batch.
@@ -13,65 +13,86 @@ from el_fairseq.convert.el_attention import KNOWN_DECODERS, draws_dropout, layer
 from el_fairseq.generation.attention_step import attention_step
 from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
-from el_fairseq.ops.products import product_of
-from el_fairseq.stock import change_in, is_stocks
+from el_fairseq.ops.products import linear_fn
+from el_fairseq.stock import changed_module, has_stock_method
 
 EXTRACT = ("extract_features", "extract_features_scriptable")
 DROPOUTS = ("dropout_module", "activation_dropout_module")
-EXTRAS = ("c_attn", "attn_ln", "ffn_layernorm", "w_resid")  # of layers, by --scale-heads, --scale-attn and the like
+EXTRAS = {
+    "c_attn": "--scale-heads",
+    "attn_ln": "--scale-attn",
+    "ffn_layernorm": "--scale-fc",
+    "w_resid": "--scale-resids",
+}
 
 
-def is_straight(decoder):
-    """Whether ``DecoderStep`` computes what this converted decoder does: without options it does not know, in
-    evaluation, in the precision of the weights, and with nothing changed in it."""
-    return (
-        decoder.quant_noise is None
-        and type(decoder.dropout_module) is FairseqDropout
-        and all(is_stocks(decoder, name, *KNOWN_DECODERS) for name in EXTRACT)
-        and all(map(_is_plain, layers_of(decoder)))
-        and not any(module.training for module in decoder.modules())
-        and not draws_dropout(decoder)
-        and not torch.is_autocast_enabled(next(decoder.parameters()).device.type)
-        and change_in_decoder(decoder) is None
-    )
+def why_no_fast_step(decoder):
+    """Why ``DecoderStep`` may not compute what this converted decoder does, or None: options that it does not know,
+    training, another precision than that of the weights, or something that was changed."""
+    if decoder.quant_noise is not None:
+        return "--quant-noise-pq"
+    if type(decoder.dropout_module) is not FairseqDropout:
+        return f"dropout_module is a {type(decoder.dropout_module).__name__}"
+    for name in EXTRACT:
+        if not has_stock_method(decoder, name, *KNOWN_DECODERS):
+            return f"{type(decoder).__name__}.{name} is not stock's"
+    for layer in layers_of(decoder):
+        reason = _why_no_fast_layer(layer)
+        if reason is not None:
+            return reason
+    if any(module.training for module in decoder.modules()):
+        return "training mode"
+    if draws_dropout(decoder):
+        return "dropout (--retain-dropout)"
+    if torch.is_autocast_enabled(next(decoder.parameters()).device.type):
+        return "autocast"
+    return change_in_decoder(decoder)
 
 
 def change_in_decoder(decoder):
-    """As ``change_in``."""
-    return change_in(decoder, (TransformerDecoderLayerBase, ELMultiheadAttention, SharedKVAttention))
+    """As ``changed_module``."""
+    return changed_module(decoder, (TransformerDecoderLayerBase, ELMultiheadAttention, SharedKVAttention))
 
 
-def _is_plain(layer):
+def _why_no_fast_layer(layer):
     attentions = [attention for attention in (layer.self_attn, layer.encoder_attn) if attention is not None]
-    return (
-        all(isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for attention in attentions)
-        and all(is_stocks(layer, name, TransformerDecoderLayerBase) for name in ("forward", "residual_connection"))
-        and all(type(getattr(layer, name)) is FairseqDropout for name in DROPOUTS)
-        and not any(getattr(layer, name) is not None for name in EXTRAS)
-    )
+    if not all(isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for attention in attentions):
+        return "stock attention decodes"
+    for name in ("forward", "residual_connection"):
+        if not has_stock_method(layer, name, TransformerDecoderLayerBase):
+            return f"{type(layer).__name__}.{name} is not stock's"
+    for name in DROPOUTS:
+        if type(getattr(layer, name)) is not FairseqDropout:
+            return f"{name} is a {type(getattr(layer, name)).__name__}"
+    for name, option in EXTRAS.items():
+        if getattr(layer, name) is not None:
+            return option
+    return None
 
 
 class DecoderStep:
     """The steps of one batch.
 
-    Args: decoder: for which ``is_straight``. state: its incremental state.
+    Args:
+        decoder: one without ``why_no_fast_step``.
+        state: its incremental state.
     """
 
     def __init__(self, decoder, state):
         self.decoder, self.state = decoder, state
         self.each_layer = [_Layer(layer, state) for layer in layers_of(decoder)]
-        self.gives_attention = is_stocks(decoder, "extract_features", TransformerDecoderBase)
+        self.gives_attention = has_stock_method(decoder, "extract_features", TransformerDecoderBase)
         self.encoder_out, self.source, self.source_padding = None, None, None
 
     def __call__(self, tokens, encoder_out):
         """As ``TransformerDecoder.forward(features_only=True)`` for the last of ``tokens [N, n]``: features ``[N, D]``,
         and the attention of the last layer to the source, ``[N, S]``, or None."""
         x, padding = self.inputs(tokens)
-        self.look_at(encoder_out)
+        self.set_source(encoder_out)
         return self.layers(x, padding if bool(padding.any()) else None)
 
-    def look_at(self, encoder_out):
-        """Note the source, which is another one when sentences have left."""
+    def set_source(self, encoder_out):
+        """Note the source, which is another one when sentences were pruned."""
         if encoder_out is self.encoder_out:
             return
         self.encoder_out, self.source, self.source_padding = encoder_out, None, None
@@ -102,7 +123,7 @@ class DecoderStep:
             x = self.decoder.layer_norm(x)
         if self.decoder.project_out_dim is not None:
             x = self.decoder.project_out_dim(x)
-        return x, None if weights is None else weights.float().to(x).mean(dim=0).squeeze(1)  # [H, N, 1, S] -> [N, S]
+        return x, None if weights is None else weights.float().to(x).mean(dim=1).squeeze(1)  # [N, H, 1, S] -> [N, S]
 
 
 class _Layer:
@@ -116,7 +137,7 @@ class _Layer:
         if layer.encoder_attn is not None:
             self.cross_attention = attention_step(layer.encoder_attn, state)
             self.norm_cross = layer.encoder_attn_layer_norm.forward
-        self.first, self.activation, self.second = product_of(layer.fc1), layer.activation_fn, product_of(layer.fc2)
+        self.first, self.activation, self.second = linear_fn(layer.fc1), layer.activation_fn, linear_fn(layer.fc2)
 
     def __call__(self, x, padding, source, source_padding, wanted):
         """``x [N, D]`` -> ``[N, D]``, and the weights of cross-attention where they are wanted."""

@@ -4,9 +4,10 @@ import torch
 from fairseq.sequence_generator import EnsembleModel
 
 from el_fairseq.convert.el_attention import is_converted
-from el_fairseq.generation.sequence_pass import EncoderPass, change_in_encoder, is_straight_encoder
-from el_fairseq.ops.products import ROWS
-from el_fairseq.stock import is_stocks, say_once
+from el_fairseq.generation.plan import explain
+from el_fairseq.generation.sequence_pass import EncoderPass, change_in_encoder, why_no_fast_pass
+from el_fairseq.ops.products import CHUNK_ROWS
+from el_fairseq.stock import has_stock_method, log_once
 
 INPUTS = {"src_tokens", "src_lengths", "prev_output_tokens"}  # what is known to have a row for each sentence
 
@@ -14,39 +15,44 @@ INPUTS = {"src_tokens", "src_lengths", "prev_output_tokens"}  # what is known to
 def encode(ensemble, net_input):
     """As ``EnsembleModel.forward_encoder``: the output for all of ``net_input``, arbitrary where there is padding as
     stock's is; a list with one of each model, or None without encoders."""
-    if not is_stocks(ensemble, "forward_encoder", EnsembleModel):
+    if not has_stock_method(ensemble, "forward_encoder", EnsembleModel):
         return ensemble.forward_encoder(net_input)
     if not ensemble.has_encoder():
         return None
-    return [
-        encode_parts(model.encoder, net_input)
-        if is_by_sentence(model, net_input)
-        else model.encoder.forward_torchscript(net_input)
-        for model in ensemble.models
-    ]
+    return [_encode(model, net_input) for model in ensemble.models]
 
 
-def is_by_sentence(model, net_input):
-    """Whether the output for a sentence is known not to depend on the others, and products of fewer rows are faster."""
-    if not (
-        INPUTS.issuperset(net_input)
-        and net_input["src_tokens"].device.type == "cpu"
-        and is_converted(model)
-        and is_straight_encoder(model.encoder)
-    ):
-        return False
-    change = change_in_encoder(model.encoder)
-    if change is not None:
-        say_once(f"{type(model.encoder).__name__} encodes by its own modules: {change}")
-    return change is None
+def why_whole_batch(model, net_input):
+    """Why the encoder has to see the whole batch, or None: its output for a sentence is known not to depend on the
+    others then, and products of fewer rows are faster."""
+    if not INPUTS.issuperset(net_input):
+        return f"inputs beside tokens: {', '.join(sorted(set(net_input) - INPUTS))}"
+    if net_input["src_tokens"].device.type != "cpu":
+        return "not a CPU"
+    if not is_converted(model):
+        return "the model was not converted"
+    return why_no_fast_pass(model.encoder)
+
+
+def _encode(model, net_input):
+    reason = why_whole_batch(model, net_input)
+    if reason is None:
+        change = change_in_encoder(model.encoder)
+        if change is None:
+            return encode_parts(model.encoder, net_input)
+        log_once(f"{type(model.encoder).__name__} encodes by its own modules: {change}")
+    else:
+        explain(f"{type(model.encoder).__name__} encodes by its own modules: {reason}")
+    return model.encoder.forward_torchscript(net_input)
 
 
 def encode_parts(encoder, net_input):
-    """The output of a stock encoder for tokens ``[B, S]``, sentence by sentence or as many as ``ROWS`` tokens allow."""
+    """The output of a stock encoder for tokens ``[B, S]``, sentence by sentence or as many as
+    ``CHUNK_ROWS`` tokens allow."""
     tokens = net_input["src_tokens"]
     real, read = tokens.ne(encoder.padding_idx), EncoderPass(encoder)
     hidden, embedding = None, None
-    for part in neighbours(real.sum(dim=1).tolist(), ROWS):
+    for part in neighbours(real.sum(dim=1).tolist(), CHUNK_ROWS):
         (columns,) = real[part].any(dim=0).nonzero(as_tuple=True)
         span = slice(int(columns[0]), int(columns[-1]) + 1) if columns.numel() else slice(None)
         x, embedded = read(tokens[part, span])

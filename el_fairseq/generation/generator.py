@@ -9,25 +9,22 @@ import torch
 from fairseq.search import BeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 
-from el_fairseq.cache.ancestors import LINEAGE, LineageState, SharedPast
-from el_fairseq.cache.growing import CrossAttentionState, SelfAttentionState
-from el_fairseq.cache.static import FixedLineage
 from el_fairseq.generation.encode import encode
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.next_token import NextToken
 from el_fairseq.generation.ngram_block import NGramBlock
-from el_fairseq.generation.out_of_memory import MAX_LEN, BatchSplitter
-from el_fairseq.generation.plan import shared_past
-from el_fairseq.generation.prefill import Prompts, prompt_lengths, why_step_by_step
-from el_fairseq.generation.pruning import Departures
+from el_fairseq.generation.out_of_memory import BatchSplitter
+from el_fairseq.generation.plan import plan_batch
+from el_fairseq.generation.prefill import PrefixSession, prefix_lengths
+from el_fairseq.generation.pruning import Pruning
+from el_fairseq.generation.session import StepSession
 from el_fairseq.generation.source import source_and_lengths
-from el_fairseq.generation.statistics import Watch
+from el_fairseq.generation.statistics import GenerationStatistics
 from el_fairseq.internals import own_registries
 from el_fairseq.ops import grouped_topk
 
 logger = logging.getLogger(__name__)
-OURS = (SelfAttentionState, LineageState, SharedPast, CrossAttentionState)  # can be reordered one by one
 
 
 class ELSequenceGenerator(SequenceGenerator):
@@ -35,8 +32,8 @@ class ELSequenceGenerator(SequenceGenerator):
 
     The encoder output is ordered anew only when a sentence leaves the batch, hypotheses are assembled once a batch, on
     the CPU, and ``no_repeat_ngram_size`` blocks with or without fairseq's CUDA extension. Models decode as they are:
-    ``enable_el_attention`` decides how. ``self.meter`` knows the peak of the decoder state, ``self.watch`` the speed
-    and the peak of all memory; both are logged at the end.
+    ``enable_el_attention`` decides how. ``self.meter`` knows the peak of the decoder state, ``self.statistics``
+    the speed and the peak of all memory; both are logged at the end.
     """
 
     def __init__(self, models, tgt_dict, **kwargs):
@@ -55,119 +52,76 @@ class ELSequenceGenerator(SequenceGenerator):
     def _equip(self):
         if self.repeat_ngram_blocker is not None:
             self.repeat_ngram_blocker = NGramBlock(self.repeat_ngram_blocker.no_repeat_ngram_size)
-        self._step_by_step = None  # why prompts are consumed so, once it was logged
         self.meter = StateMeter(self.model.models, self.beam_size)
         self.splitter = BatchSplitter()
-        self.watch = Watch(self.meter)
-        weakref.finalize(self, self.watch.report)  # when the generator goes, or else when Python exits
+        self.statistics = GenerationStatistics(self.meter)
+        weakref.finalize(self, self.statistics.report)  # when the generator goes, or else when Python exits
 
     def generate(self, models, sample, **kwargs):
-        """As stock; a batch for which memory does not suffice is split (``retry.py``)."""
-        return self._watched(partial(super().generate, models), sample, kwargs)
+        """As stock; a batch for which memory does not suffice is split (``out_of_memory.py``)."""
+        return self._split_if_needed(partial(super().generate, models), sample, kwargs)
 
-    def _watched(self, generate, sample, given):
-        with self.watch.batch(sample) as done:
-            return done(self.splitter.generate(generate, self, sample, given))
+    def _split_if_needed(self, generate, sample, given):
+        batch = self.statistics.start(sample)
+        return batch.finish(self.splitter.generate(generate, self, sample, given))
 
-    def _generate(self, sample, prefix_tokens=None, constraints=None, bos_token=None):
-        """Generate for one batch; arguments and result as ``SequenceGenerator.generate``, with tensors on the CPU."""
+    def _generate(self, sample, prefix_tokens=None, constraints=None, bos_token=None, max_len=None):
+        """Generate for one batch; arguments and result as ``SequenceGenerator.generate``, with tensors on the CPU.
+
+        max_len: how many tokens may be generated, where the rules are those of a larger batch; by default as stock.
+        """
         source, src_lengths = source_and_lengths(sample["net_input"], self.eos, self.pad)
         bsz, src_len = source.shape[:2]
-        max_len = sample[MAX_LEN] if MAX_LEN in sample else self.max_len_for(src_len, src_lengths)
+        max_len = self.max_len_for(src_len, src_lengths) if max_len is None else max_len
         if constraints is not None and not self.search.supports_constraints:
             raise ValueError(f"--constraints: {type(self.search).__name__} does not support them")
         self.search.init_constraints(constraints, self.beam_size)
 
         encoder_outs = encode(self.model, sample["net_input"])
         meter = self.meter.start_batch(encoder_outs)
+        plan = plan_batch(self, bsz, prefix_tokens)
         rows = torch.arange(bsz, device=source.device).repeat_interleave(self.beam_size)
-        encoder_outs = self.model.reorder_encoder_out(encoder_outs, rows)
-        states = [{} for _ in range(self.model.models_size)]
-
         live = _LiveBeams(self, sample, rows, max_len, bos_token, prefix_tokens, src_lengths)
-        trace, finished = AttentionTrace(), None
-        next_token = NextToken(self.model, self.temperature)
-        prompts = self._read_prompts(live, states, max_len, next_token)
-        if prompts is None:
-            self._share_past(states, bsz, next_token)
-        recorded = any(isinstance(state.get(LINEAGE), FixedLineage) for state in states)
-        # Stock refuses a sentence that goes on behind an end of sentence in its prefix.
-        delayed = recorded and (prefix_tokens is None or not bool(prefix_tokens.eq(self.eos).any()))
-        departures = Departures(delayed)
+        session = self._start_session(plan, live, self.model.reorder_encoder_out(encoder_outs, rows), max_len)
+        del encoder_outs
+        finished = FinishedHypotheses(bsz, self.beam_size, max_len, self.eos, source.device, not plan.prune_late)
+        pruning, trace = Pruning(plan.prune_late), AttentionTrace()
         for step in range(live.length, max_len + 1):  # one more for end-of-sentence
-            tokens = live.tokens[:, : step + 1]
-            if prompts is not None:
-                lprobs, attention = prompts.lprobs(step, tokens), None
-            else:
-                lprobs, attention = next_token(tokens, encoder_outs, states)
-            going_on = lprobs.size(0) - departures.known * self.beam_size
-            meter.observe(encoder_outs, states, rows=going_on, steps=step + 1)
-            if attention is not None:
-                trace.weights.append(attention)
-            finished = finished or FinishedHypotheses(bsz, self.beam_size, max_len, self.eos, lprobs, not delayed)
+            lprobs, attention = session.step(step, live.tokens[:, : step + 1])
+            going_on = lprobs.size(0) - pruning.known * self.beam_size
+            meter.observe(session.encoder_outs, session.states, rows=going_on, steps=step + 1)
+            trace.add(attention)
             lprobs = self._constrain(step, max_len, lprobs, live)
             candidates = self._search(step, lprobs, live)
             ended = self._finish(step, max_len, candidates, live, finished)
-            all_ended, leave = departures.due(ended)
+            all_ended, prune = pruning.due(ended)
             if step == max_len or all_ended:
                 break
-            order = live.advance(step, candidates, ended if leave else None)
+            order = live.advance(step, candidates, ended if prune else None)
             trace.parents.append(order)
-            if prompts is not None:
-                prompts.reorder(order, leave)
-            else:
-                self._reorder(states, order, leave)
-            if leave:
-                encoder_outs = self.model.reorder_encoder_out(encoder_outs, order)
-        finished.drop_rest()
-        without = int((finished.count == 0).sum())
+            session.reorder(order, prune)
+        without = finished.drop_rest()
         if without > 0:
             message = "no hypothesis could end within --max-len-a/b (%d tokens) for %d of %d sentences: theirs is empty"
             logger.warning(message, max_len, without, bsz)
-        return finished.to_lists(trace.follow(finished))
+        return finished.to_lists(trace.follow(finished), lprobs.dtype)
 
-    def _reorder(self, states, order, sentence_left):
-        """Let the decoder state follow the beams; no search through the modules where all of it is ours."""
-        for model, state in zip(self.model.models, states):
-            if all(isinstance(kept, OURS) for kept in state.values()):
-                for kept in state.values():
-                    if sentence_left or not isinstance(kept, CrossAttentionState):  # what beams share stays otherwise
-                        kept.reorder(order)
-            elif self.model.has_incremental_states():
-                model.decoder.reorder_incremental_state_scripting(state, order)
-                if LINEAGE in state:  # known to no module
-                    state[LINEAGE].reorder(order)
-
-    def _share_past(self, states, sentences, next_token):
-        """Let the beams of a sentence share what their self-attentions keep, where that can be."""
-        for model, state in zip(self.model.models, states):
-            past = shared_past(model, self.search, sentences, self.beam_size, next_token.record is not None)
-            if past is not None:
-                state[LINEAGE] = past
-
-    def _read_prompts(self, live, states, max_len, next_token):
-        """Let language models read the prompts at once; None where they are consumed step by step.
-
-        Beam search goes on behind what all of them have in common in length. Other searches go through those steps
-        too, without the models: they may draw random numbers or keep books.
-        """
-        if live.prefix_tokens is None or self.model.has_encoder():
-            return None
-        reason = why_step_by_step(self)
-        if reason is not None:
-            if reason != self._step_by_step:
-                logger.info("prompts are consumed a token a step: %s", reason)
-            self._step_by_step = reason
-            return None
-        lengths = prompt_lengths(live.prefix_tokens, self.pad, self.eos, limit=max_len)
+    def _start_session(self, plan, live, encoder_outs, max_len):
+        """What decodes this batch. Where prefixes are prefilled, beam search goes on after what all of them have in
+        common in length. Other searches go through those steps too, without the models: they may draw random numbers
+        or keep books."""
+        next_token = NextToken(self.model, self.temperature, plan)
+        if not plan.prefill:
+            return StepSession(self.model, encoder_outs, next_token, plan.caches)
+        lengths = prefix_lengths(live.prefix_tokens, self.pad, self.eos, limit=max_len)
         given = live.prefix_tokens[:, : max(lengths)]
         tokens = torch.cat((live.tokens[:: self.beam_size, :1], given), dim=1)
-        prompts = Prompts(next_token, states, tokens, lengths, self.beam_size)
+        session = PrefixSession(next_token, tokens, lengths, self.beam_size)
         if type(self.search) is BeamSearch and self.repeat_ngram_blocker is None:
             common = given[:, : min(lengths)]
-            scores = prompts.scores[:, : min(lengths)] - self.unk_penalty * common.eq(self.unk)
-            live.start_behind(common, scores.nan_to_num_(nan=-math.inf, neginf=-math.inf))
-        return prompts
+            scores = session.scores[:, : min(lengths)] - self.unk_penalty * common.eq(self.unk)
+            live.start_after(common, scores.nan_to_num_(nan=-math.inf, neginf=-math.inf))
+        return session
 
     def max_len_for(self, src_len, src_lengths):
         """How many tokens, without end-of-sentence, are generated at most for a batch; ``src_lengths [B]``."""
@@ -252,7 +206,7 @@ class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenc
 
     def generate(self, models, sample, **kwargs):
         """As stock; also where it is the alignment for which memory does not suffice, the batch is split."""
-        return self._watched(partial(super().generate, models), sample, kwargs)
+        return self._split_if_needed(partial(super().generate, models), sample, kwargs)
 
     def _prepare_batch_for_alignment(self, sample, hypothesis):
         """As stock; hypotheses lie on the CPU, so what the model aligns goes to its device first."""
@@ -289,7 +243,7 @@ class _LiveBeams:
         self.ends = None  # [b, candidates], set at each step
         self.length = 0  # tokens that the beams had before the first step
 
-    def start_behind(self, tokens, scores):
+    def start_after(self, tokens, scores):
         """Begin with ``tokens [B, c]``, which had ``scores [B, c]``: the first beam lives, as after forced steps."""
         self.length = tokens.size(1)
         self.tokens[:, 1 : self.length + 1] = tokens.repeat_interleave(self.beam_size, dim=0)

@@ -10,19 +10,20 @@ class FinishedHypotheses:
 
     Args:
         sentences: B. beams: M. max_len: longest hypothesis without end-of-sentence. eos: the end-of-sentence token.
-        like: a float tensor on the device. waits: whether to find out at each step what has ended, so that only that is
+        device: of its tensors. waits: whether to find out at each step what has ended, so that only that is
         stored; else everything is, mostly where nobody looks, and the device is never waited for.
     """
 
-    def __init__(self, sentences, beams, max_len, eos, like, waits=True):
+    def __init__(self, sentences, beams, max_len, eos, device, waits=True):
         self.sentences, self.beams, self.eos, self.waits = sentences, beams, eos, waits
         shape = (sentences, beams + (not waits))  # the last one for what is not to be stored
-        self.tokens = torch.zeros(*shape, max_len + 1, dtype=torch.long, device=like.device)
-        self.positional = like.new_zeros(*shape, max_len + 1)
-        self.scores = like.new_full(shape, float("-inf"))
-        self.steps = torch.full(shape, -1, dtype=torch.long, device=like.device)  # the step each one ended at
-        self.rows = torch.zeros(shape, dtype=torch.long, device=like.device)  # and in which row
-        self.count = torch.zeros(sentences, dtype=torch.long, device=like.device)
+        self.tokens = torch.zeros(*shape, max_len + 1, dtype=torch.long, device=device)
+        # in float64, which holds the scores of any model
+        self.positional = torch.zeros(*shape, max_len + 1, dtype=torch.float64, device=device)
+        self.scores = torch.full(shape, float("-inf"), dtype=torch.float64, device=device)
+        self.steps = torch.full(shape, -1, dtype=torch.long, device=device)  # the step each one ended at
+        self.rows = torch.zeros(shape, dtype=torch.long, device=device)  # and in which row
+        self.count = torch.zeros(sentences, dtype=torch.long, device=device)
 
     def add(self, step, ended, ids, row_of, tokens, cumulative, scores):
         """Store the candidates that end now, best first, while their sentence has room.
@@ -52,19 +53,20 @@ class FinishedHypotheses:
         self.count.index_add_(0, sentence, stored[chosen].long())
 
     def drop_rest(self):
-        """Give up what was not to be stored, once the last step is over."""
+        """Give up what was not to be stored, once the last step is over. Returns how many sentences have nothing."""
         for name in ("tokens", "positional", "scores", "steps", "rows"):
             setattr(self, name, getattr(self, name)[:, : self.beams].contiguous())
+        return int((self.count == 0).sum())
 
-    def to_lists(self, attention):
+    def to_lists(self, attention, dtype):
         """For each sentence its hypotheses, best first, as fairseq's dictionaries of CPU tensors.
 
         A sentence without any gets an empty one with score -inf: fairseq's commands take the first of each.
-        attention: ``[B, M, S, T]`` or None.
+        attention: ``[B, M, S, T]`` or None. dtype: of the scores.
         """
         order = torch.sort(self.scores, dim=1, descending=True, stable=True).indices.cpu()
         count, steps = self.count.cpu(), self.steps.cpu()
-        tokens, scores, positional = self.tokens.cpu(), self.scores.cpu(), self.positional.cpu()
+        tokens, scores, positional = self.tokens.cpu(), self.scores.to(dtype).cpu(), self.positional.to(dtype).cpu()
         without = count == 0
         count[without], steps[without, 0], tokens[without, 0, 0] = 1, 0, self.eos
         positional[without, 0, 0] = float("-inf")
@@ -101,7 +103,14 @@ class AttentionTrace:
 
     def __init__(self):
         self.weights = []  # a step: [rows, S], or nothing if the model returns none
-        self.parents = []  # a step but the first: [rows], the row of the step before that each row continues
+        self.parents: list[
+            torch.Tensor
+        ] = []  # a step but the first: [rows], the row of the step before that each row continues
+
+    def add(self, weights):
+        """Those of one more step."""
+        if weights is not None:
+            self.weights.append(weights)
 
     def follow(self, finished):
         """``[B, M, S, T]`` for the hypotheses in ``finished``, T the longest; None if there was no attention.

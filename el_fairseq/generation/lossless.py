@@ -12,8 +12,8 @@ from fairseq.models.transformer import TransformerModelBase
 from el_fairseq.generation.enable import disable_el_attention, enable_el_attention
 from el_fairseq.generation.generator import ELSequenceGenerator
 from el_fairseq.generation.ngram_block import NGramBlock
-from el_fairseq.generation.out_of_memory import rows_of
-from el_fairseq.stock import is_stocks
+from el_fairseq.generation.out_of_memory import slice_batch
+from el_fairseq.stock import has_stock_method
 
 NORMALIZED = ("get_normalized_probs", "get_normalized_probs_scriptable")
 
@@ -101,7 +101,7 @@ class LosslessCheck:
                 return
             for i in range(sentences):
                 one = slice(i, i + 1)
-                self.add(rows_of(sample, sentences, one), **rows_of(kwargs, sentences, one))
+                self.add(slice_batch(sample, sentences, one), **slice_batch(kwargs, sentences, one))
 
     def _compare(self, sample, **kwargs):
         expected, actual = self._generate(self.models, self.generators, sample, **kwargs)
@@ -132,8 +132,8 @@ def in_float64(model):
     if (
         isinstance(decoder, FairseqDecoder)
         and getattr(decoder, "adaptive_softmax", None) is None
-        and is_stocks(twin, "get_normalized_probs", BaseFairseqModel, TransformerModelBase)
-        and all(is_stocks(decoder, name, FairseqDecoder) for name in NORMALIZED)
+        and has_stock_method(twin, "get_normalized_probs", BaseFairseqModel, TransformerModelBase)
+        and all(has_stock_method(decoder, name, FairseqDecoder) for name in NORMALIZED)
     ):
         twin.get_normalized_probs = _normalized_in_float64  # an attribute of this copy alone
     return twin

@@ -16,7 +16,6 @@ from el_fairseq.convert.el_attention import draws_dropout
 from el_fairseq.generation.source import source_and_lengths
 
 logger = logging.getLogger(__name__)
-MAX_LEN = "el_max_len"  # key in a sample: how many tokens may be generated, by the rules for the whole batch
 TEXTS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -38,10 +37,10 @@ def is_out_of_memory(error):
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in TEXTS)
 
 
-def rows_of(batch, sentences, rows):
+def slice_batch(batch, sentences, rows):
     """The ``rows`` (a slice) of everything in ``batch`` that has ``sentences`` of them, in dictionaries too; views."""
     if isinstance(batch, dict):
-        return {key: rows_of(value, sentences, rows) for key, value in batch.items()}
+        return {key: slice_batch(value, sentences, rows) for key, value in batch.items()}
     if torch.is_tensor(batch) and batch.dim() > 0 and batch.size(0) == sentences:
         return batch[rows]
     if isinstance(batch, (list, tuple)) and len(batch) == sentences:
@@ -72,7 +71,8 @@ class BatchSplitter:
         source, lengths = source_and_lengths(sample["net_input"], generator.eos, generator.pad)
         max_len = generator.max_len_for(source.size(1), lengths)
         run = _Run(self, attempt, generator, source, max_len)
-        hypotheses = run.generate({"sample": {**sample, MAX_LEN: max_len}, "given": given}, source.size(0))
+        # what may be generated follows from the whole batch
+        hypotheses = run.generate({"sample": sample, "given": {**given, "max_len": max_len}}, source.size(0))
         run.report(source.size(0))
         return hypotheses
 
@@ -127,7 +127,7 @@ class _Run:
         halves = (slice(0, sentences // 2), slice(sentences // 2, sentences))
         hypotheses = []
         for rows in halves:
-            part = rows_of(batch, sentences, rows)
+            part = slice_batch(batch, sentences, rows)
             if isinstance(self.generator.search, DiverseBeamSearch):  # it uses them as places in the batch
                 part["sample"]["id"] = torch.arange(rows.stop - rows.start, device=self.device)
             _trim_features(part["sample"]["net_input"])

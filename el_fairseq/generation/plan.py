@@ -1,71 +1,123 @@
-"""Which lossless layout an attention decodes in, and whether the beams of a sentence share one cache.
+"""How a batch is decoded: which lossless layout an attention keeps, what beams share, by which path steps go.
 
-EL-attention always keeps the least. Whether it is also the fastest is a matter of arithmetic against memory traffic.
-For each element of the hidden states ``[S, D]`` of a sentence, a step of M beams with H heads of w-byte numbers takes
+**Layout.** EL-attention always keeps the least. Whether it is also the fastest is a matter of arithmetic against
+memory traffic. For each element of the hidden states ``[S, D]`` of a sentence, a step of M beams with H heads of w-byte
+numbers takes
 
     hidden      reads 2w bytes, 4·M·H operations; cross-attention also 4·M·D/S to expand queries and outputs
     projected   reads 2w bytes, 4·M operations;   cross-attention also 4·D a sentence, for the source's projections
 
 Operations count by how many the device does while it reads a byte. Self-attention has no more than that: it expands or
-projects as much in either layout, and M beams read one past, or each its own (M = 1). That is what is reckoned for a
-GPU. On a CPU products of a few rows are far from its full speed, and keys and values were faster in all that was
-measured but self-attention of small models (``docs/performance.md``).
+projects as much in either layout, and M beams read one past, or each its own (M = 1). That is the rule for a GPU. On a
+CPU products of a few rows are far from its full speed, and keys and values were faster in all that was measured but
+self-attention of small models (``docs/performance.md``). Each attention asks when a batch begins (``CacheRequest``).
+
+**All the rest** is in one ``BatchPlan`` a batch. What was decided, and why, is logged at debug level, each decision
+once (``LOGLEVEL=DEBUG``, as of fairseq's commands).
 """
 
 import functools
 import logging
 import os
+from typing import NamedTuple
 
 import torch
+from fairseq.models.fairseq_decoder import FairseqDecoder
+from fairseq.models.fairseq_model import BaseFairseqModel
+from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
 from fairseq.search import BeamSearch
+from fairseq.sequence_generator import EnsembleModel
 
-from el_fairseq.cache.ancestors import Lineage
-from el_fairseq.cache.layout import HIDDEN, PROJECTED, hidden_everywhere
-from el_fairseq.cache.static import FixedLineage
-from el_fairseq.convert.el_attention import draws_dropout, layers_of, why_foreign
+from el_fairseq.cache import BeamCaches, CacheGroup, Layout, StaticBeamCaches, hidden_everywhere
+from el_fairseq.convert.el_attention import draws_dropout, is_converted, layers_of, unwrapped, why_foreign
+from el_fairseq.generation.cuda_graph import Capture, capturer
+from el_fairseq.generation.decoder_step import change_in_decoder, why_no_fast_step
 from el_fairseq.generation.free_memory import free_memory
+from el_fairseq.generation.prefill import why_no_prefill
 from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
-from el_fairseq.stock import is_plain_dropout
+from el_fairseq.stock import has_stock_method, is_plain_dropout, is_plain_linear, log_once
 
 logger = logging.getLogger(__name__)
 if logger.level == logging.NOTSET:
     # For details alone. The level is that of fairseq's commands: modules of fairseq set the root's to DEBUG.
     logger.setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
 TENSOR_CORES = (7, 0)  # from this compute capability
-OPERATIONS_A_BYTE = {True: 140, False: 15}  # of GPUs, with and without tensor cores, by their data sheets
-STEPS = 64  # over which the projections of a source are reckoned to pay: how many follow is not known in advance
-SHARE = 1 / 32  # of the free memory is what keys and values of one cross-attention may take
+OPERATIONS_PER_BYTE = {True: 140, False: 15}  # of GPUs, with and without tensor cores, by their data sheets
+EXPECTED_STEPS = 64  # over which the projections of a source should pay: how many follow is not known in advance
+MEMORY_SHARE = 1 / 32  # of the free memory is what keys and values of one cross-attention may take
 
 
-def costs(attended, rate):
+class BatchPlan(NamedTuple):
+    """How one batch is decoded; made once, by ``plan_batch``."""
+
+    one_product: bool  # log-probabilities are the log-softmax of one product, and go to one buffer
+    fast_step: bool  # decoder steps on the fast path
+    caches: list[CacheGroup | None]  # of each model's self-attentions; None: each row has entries of its own
+    capture: Capture | None  # steps are replayed as CUDA graphs that this captures
+    prefill: bool  # prefixes are read in one pass
+    prune_late: bool  # sentences that have ended leave by halves
+
+
+def plan_batch(generator, sentences: int, prefix_tokens: torch.Tensor | None) -> BatchPlan:
+    """The plan for a batch of ``sentences`` that ``generator`` decodes after ``prefix_tokens [B, P]``, or None."""
+    ensemble, search, beams = generator.model, generator.search, generator.beam_size
+    no_prefill = "no prefixes" if prefix_tokens is None else why_no_prefill(generator)
+    no_one_product = why_no_one_product(ensemble)
+    no_fast_step = no_one_product or why_no_fast_step(unwrapped(ensemble.single_model).decoder)
+    capture, caches, no_graphs = None, [None] * ensemble.models_size, "prefill"
+    if no_prefill is not None:
+        device = next(ensemble.single_model.parameters(), torch.empty(0)).device
+        capture = None if no_fast_step else capturer(device)
+        caches = [shared_caches(model, search, sentences, beams, capture is not None) for model in ensemble.models]
+        no_graphs = no_fast_step or (f"no CUDA graphs on {device.type}" if capture is None else "beams share no cache")
+    if not any(isinstance(group, StaticBeamCaches) for group in caches):
+        capture = None
+    for what, reason in (
+        ("prefixes in one pass", no_prefill),
+        ("log-probabilities in one buffer", no_one_product),
+        ("steps on the fast path", no_fast_step),
+        ("steps as CUDA graphs", None if capture else no_graphs),
+    ):
+        explain(what if reason is None else f"not {what}: {reason}")
+    if no_fast_step is not None:
+        for model in ensemble.models:
+            _log_what_was_changed(unwrapped(model))
+    # Stock refuses a sentence that goes on after an end of sentence in its prefix.
+    prune_late = capture is not None and (prefix_tokens is None or not bool(prefix_tokens.eq(generator.eos).any()))
+    return BatchPlan(no_one_product is None, no_fast_step is None, caches, capture, no_prefill is None, prune_late)
+
+
+def costs(request, rate):
     """Time of a step for each layout, in bytes that could be read meanwhile, for one element of the hidden states.
 
-    Args: attended: an ``Attended``. rate: operations that the device does while it reads a byte.
+    Args:
+        request: a ``CacheRequest``.
+        rate: operations that the device does while it reads a byte.
     """
-    source, _, dim = attended.hidden.shape
-    read = 2 * attended.hidden.element_size()
-    hidden = max(read, 4 * attended.beams * attended.heads / rate)
-    projected = max(read, 4 * attended.beams / rate)
-    if attended.kind == "cross":
-        hidden += 4 * attended.beams * dim / source / rate
-        projected += 4 * dim / STEPS / rate
-    return {HIDDEN: hidden, PROJECTED: projected}
+    source, _, dim = request.hidden.shape
+    read = 2 * request.hidden.element_size()
+    hidden = max(read, 4 * request.beams * request.heads / rate)
+    projected = max(read, 4 * request.beams / rate)
+    if request.kind == "cross":
+        hidden += 4 * request.beams * dim / source / rate
+        projected += 4 * dim / EXPECTED_STEPS / rate
+    return {Layout.HIDDEN: hidden, Layout.PROJECTED: projected}
 
 
-def cheapest(attended):
+def cheapest(request):
     """``--el-attention auto``: the fastest layout that fits, and of equals the one that keeps least."""
-    device = attended.hidden.device
+    device = request.hidden.device
     if device.type == "cpu":
-        layout, reason = PROJECTED, "faster on a CPU"
+        layout, reason = Layout.PROJECTED, "faster on a CPU"
     else:
-        cost = costs(attended, OPERATIONS_A_BYTE[_has_tensor_cores(attended.hidden)])
+        cost = costs(request, OPERATIONS_PER_BYTE[_has_tensor_cores(request.hidden)])
         layout = min(cost, key=cost.get)  # of equals, hidden states
-        reason = ", ".join(f"{name} costs {bytes_:.1f}" for name, bytes_ in cost.items())
-    if layout == PROJECTED and not _fits(attended):
-        layout, reason = HIDDEN, "free memory is short"
-    where = f"{attended.kind}-attention of {attended.heads} heads, {attended.beams} beams, {attended.hidden.dtype}"
-    _explain(f"{where} on {device.type}: {layout}, {reason}")
+        reason = ", ".join(f"{name.value} costs {bytes_:.1f}" for name, bytes_ in cost.items())
+    if layout == Layout.PROJECTED and not _fits(request):
+        layout, reason = Layout.HIDDEN, "free memory is short"
+    where = f"{request.kind}-attention of {request.heads} heads, {request.beams} beams, {request.hidden.dtype}"
+    explain(f"{where} on {device.type}: {layout.value}, {reason}")
     return layout
 
 
@@ -74,31 +126,32 @@ def _has_tensor_cores(hidden):
     return half and hidden.is_cuda and torch.cuda.get_device_capability(hidden.device) >= TENSOR_CORES
 
 
-def _fits(attended):
-    if attended.kind != "cross":
+def _fits(request):
+    if request.kind != "cross":
         return True  # twice as much as hidden states, and it grows: fewer sentences a batch is what helps
-    free = free_memory(attended.hidden.device)
-    return free is None or 2 * attended.hidden.nbytes <= SHARE * free
+    free = free_memory(request.hidden.device)
+    return free is None or 2 * request.hidden.nbytes <= MEMORY_SHARE * free
 
 
-def shared_past(model, search, sentences, beams, records):
-    """What the self-attentions of ``model`` keep for a batch together, all beams of a sentence in one cache: a
-    ``Lineage``, or a ``FixedLineage`` where decoder steps are recorded (``records``); None where each row has its own.
+def shared_caches(model, search, sentences, beams, captures) -> CacheGroup | None:
+    """The caches of the self-attentions of ``model`` for a batch where all beams of a sentence share one: growing ones,
+    or static ones where steps are captured as graphs (``captures``); None where each row has its own.
 
-    In beam search they have most of their past in common, and sharing it is faster and smaller. Those of sampling and
-    of diverse search have next to nothing in common: each would have to read the tokens of all.
+    In beam search beams have most of their ancestors in common, and one cache is faster and smaller. Those of sampling
+    and of diverse search have next to none in common: each would have to read the tokens of all.
     """
     device = next(model.parameters(), torch.empty(0)).device
-    reason = _why_apart(model, search, beams, device, records)
-    past = "share their past" if reason is None else f"keep their past apart: {reason}"
-    _explain(f"beams of {type(search).__name__} {past}")
+    reason = why_beams_apart(model, search, beams, device, captures)
+    kept = "share one cache" if reason is None else f"keep caches of their own: {reason}"
+    explain(f"beams of {type(search).__name__} {kept}")
     if reason is not None:
         return None
-    return (FixedLineage if records else Lineage)(sentences, beams, device)
+    return (StaticBeamCaches if captures else BeamCaches)(sentences, beams, device)
 
 
-def _why_apart(model, search, beams, device, records):
-    if beams == 1 and not records:
+def why_beams_apart(model, search, beams, device, captures):
+    """Why the beams of a sentence have caches of their own, or None."""
+    if beams == 1 and not captures:
         return "there is one"
     if type(search) is not BeamSearch:
         return "they have little in common"
@@ -113,12 +166,49 @@ def _why_apart(model, search, beams, device, records):
         return "something is hooked or put onto the dropout of attention weights"
     if draws_dropout(model):
         return "dropout (--retain-dropout) draws for each token"
-    return None if device.type == "cpu" or records else "steps are not recorded, and nothing was measured"
+    return None if device.type == "cpu" or captures else "steps are not captured, and nothing was measured"
 
 
-@functools.cache
-def _explain(decision):
-    """Log each decision once."""
+def why_no_one_product(ensemble):
+    """Why log-probabilities may not be the log-softmax of one product of one converted model, or None."""
+    if not has_stock_method(ensemble, "forward_decoder", EnsembleModel):
+        return f"{type(ensemble).__name__}.forward_decoder is not stock's"
+    if ensemble.models_size > 1:
+        return f"an ensemble of {ensemble.models_size}"
+    if torch.is_grad_enabled():
+        return "gradients are wanted"
+    model = unwrapped(ensemble.single_model)
+    decoder = getattr(model, "decoder", None)
+    foreign = why_foreign(decoder)
+    if foreign is not None:
+        return foreign
+    if not (is_converted(model) and ensemble.has_incremental_states()):
+        return "the model was not converted"
+    if not is_plain_linear(getattr(decoder, "output_projection", None)):
+        return "output_projection is not a plain Linear"
+    for part, name, *owners in (
+        (decoder, "forward", TransformerDecoderBase),
+        (decoder, "output_layer", TransformerDecoderBase),
+        (decoder, "get_normalized_probs", FairseqDecoder),
+        (decoder, "get_normalized_probs_scriptable", FairseqDecoder),
+        (model, "get_normalized_probs", BaseFairseqModel, TransformerModelBase),
+        (model, "get_normalized_probs_scriptable", BaseFairseqModel),
+    ):
+        if not has_stock_method(part, name, *owners):
+            return f"{type(part).__name__}.{name} is not stock's"
+    return None
+
+
+def _log_what_was_changed(model):
+    """Log why the decoder of a converted model computes by its own modules, if something was put onto one."""
+    change = change_in_decoder(model.decoder) if is_converted(model) else None
+    if change is not None:
+        log_once(f"{type(model.decoder).__name__} decodes by its own modules: {change}")
+
+
+@functools.lru_cache(maxsize=1000)
+def explain(decision: str) -> None:
+    """Log a decision at debug level, once."""
     logger.debug("%s", decision)
 
 

@@ -1,7 +1,8 @@
-"""Stock Transformer layers over whole sentences as straight-line code: an encoder's, and a decoder's over prompts.
+"""The fast path over whole sentences: stock Transformer layers as straight-line code, an encoder's, and a decoder's for
+a prefill.
 
 As in ``decoder_step``, what stays the same is found out once, and products are those of ``modules.products``. Without
-gradients, in evaluation, for parts in which nothing was changed (``change_in``).
+gradients, in evaluation, for parts in which nothing was changed (``changed_module``).
 """
 
 from functools import partial
@@ -15,30 +16,42 @@ from torch.nn.functional import scaled_dot_product_attention
 from el_fairseq.convert.el_attention import draws_dropout, layers_of
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 from el_fairseq.ops.packed import round_up
-from el_fairseq.ops.products import forget_stale, product_of
-from el_fairseq.stock import change_in, is_stocks
+from el_fairseq.ops.products import drop_stale, linear_fn
+from el_fairseq.stock import changed_module, has_stock_method
 
+LAYER = ("forward", "residual_connection")
 ENCODER = ("forward", "forward_scriptable", "forward_torchscript", "forward_non_torchscript", "forward_embedding")
 
 
-def is_straight_encoder(encoder):
-    """Whether ``read_sentences`` computes what this encoder does; the output for a sentence is its own then."""
-    return (
-        isinstance(encoder, TransformerEncoderBase)
-        and all(is_stocks(encoder, method, TransformerEncoderBase) for method in ENCODER)
-        and not getattr(encoder, "return_fc", False)
-        and all(map(_is_plain, layers_of(encoder)))
-        and not any(module.training for module in encoder.modules())
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and not draws_dropout(encoder)
-    )
+def why_no_fast_pass(encoder):
+    """Why ``EncoderPass`` may not compute what this encoder does, or None; without a reason the output for a sentence
+    does not depend on the others."""
+    if not isinstance(encoder, TransformerEncoderBase):
+        return f"{type(encoder).__name__} is not a Transformer encoder"
+    for method in ENCODER:
+        if not has_stock_method(encoder, method, TransformerEncoderBase):
+            return f"{type(encoder).__name__}.{method} is not stock's"
+    if getattr(encoder, "return_fc", False):
+        return "return_fc"
+    if not all(map(_is_plain, layers_of(encoder))):
+        return "a layer that is not stock's"
+    if torch.is_grad_enabled():
+        return "gradients are wanted"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    if any(module.training for module in encoder.modules()):
+        return "training mode"
+    if draws_dropout(encoder):
+        return "dropout (--retain-dropout)"
+    return None
 
 
 def _is_plain(layer):
     return (
         isinstance(layer, TransformerEncoderLayerBase)
-        and all(is_stocks(layer, name, TransformerEncoderLayerBase) for name in ("forward", "residual_connection"))
+        and all(
+            has_stock_method(layer, name, TransformerEncoderLayerBase) for name in ("forward", "residual_connection")
+        )
         and (isinstance(layer.self_attn, SharedKVAttention) or is_plain_attention(layer.self_attn))
     )
 
@@ -55,12 +68,12 @@ def is_plain_attention(attention):
 
 
 def change_in_encoder(encoder):
-    """As ``change_in``."""
-    return change_in(encoder, (TransformerEncoderLayerBase, MultiheadAttention, SharedKVAttention))
+    """As ``changed_module``."""
+    return changed_module(encoder, (TransformerEncoderLayerBase, MultiheadAttention, SharedKVAttention))
 
 
 class EncoderPass:
-    """An encoder for which ``is_straight_encoder``, for the sentences of a batch."""
+    """An encoder without ``why_no_fast_pass``, for the sentences of a batch."""
 
     def __init__(self, encoder):
         self.encoder = encoder
@@ -82,7 +95,7 @@ class EncoderPass:
         return _of_tokens(rows, sizes), embedding
 
 
-def read_prompts(decoder, tokens, keep):
+def prefill_pass(decoder, tokens, keep):
     """As a stock decoder without cross-attention, ``features_only``: tokens ``[B, P]`` -> features ``[B, P, D]``.
 
     ``keep`` is called with each layer and what its self-attention reads, ``[P, B, D]``.
@@ -96,7 +109,7 @@ def read_prompts(decoder, tokens, keep):
     rows, sizes = _in_rows(x)
     del x
     for layer in decoder.layers:
-        # What padding there is stands behind the prompts, where no token of theirs looks.
+        # What padding there is comes after the prefixes, where no token of theirs looks.
         rows = _Layer(layer)(rows, sizes, causal=True, keep=partial(keep, layer))
     rows = rows if decoder.layer_norm is None else decoder.layer_norm(rows)
     x = _of_tokens(rows, sizes).transpose(0, 1)  # [P, B, D] -> [B, P, D]
@@ -104,7 +117,7 @@ def read_prompts(decoder, tokens, keep):
 
 
 def _in_rows(x):
-    """``x [B, S, D]`` as rows ``[R, D]``, token by token of all sentences, and ``(S, B)``: behind the S·B rows are some
+    """``x [B, S, D]`` as rows ``[R, D]``, token by token of all sentences, and ``(S, B)``: after the S·B rows are some
     of zeros where products on a CPU are made for certain numbers only."""
     b, s, d = x.shape
     rows = x.new_zeros(round_up(s * b) if x.device.type == "cpu" else s * b, d)
@@ -124,13 +137,13 @@ class _Layer:
     def __init__(self, layer):
         self.before, self.attention, self.activation = layer.normalize_before, layer.self_attn, layer.activation_fn
         self.norm_self, self.norm_out = layer.self_attn_layer_norm, layer.final_layer_norm
-        self.first, self.second = product_of(layer.fc1), product_of(layer.fc2)
+        self.first, self.second = linear_fn(layer.fc1), linear_fn(layer.fc2)
         if isinstance(self.attention, SharedKVAttention):
-            forget_stale(self.attention.children())
+            drop_stale(self.attention.children())
             self.attend = self._attend_by_module
         else:
             names = ("q_proj", "k_proj", "v_proj", "out_proj")
-            self.query, self.key, self.value, self.out = (product_of(getattr(self.attention, name)) for name in names)
+            self.query, self.key, self.value, self.out = (linear_fn(getattr(self.attention, name)) for name in names)
             self.attend = self._attend
 
     def __call__(self, x, sizes, padding=None, causal=False, keep=None):

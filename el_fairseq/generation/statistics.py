@@ -4,14 +4,13 @@ import logging
 import resource
 import sys
 import time
-from contextlib import contextmanager
 
 import torch
 
 from el_fairseq.generation.memory import MIB
 
 logger = logging.getLogger(__name__)
-FLUSH = 5  # seconds after which what was logged is in the file
+FLUSH_SECONDS = 5  # after which what was logged is in the file
 
 
 def peak_memory(device):
@@ -21,13 +20,14 @@ def peak_memory(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-class Watch:
+class GenerationStatistics:
     """Follows one generator batch by batch.
 
     A sentence counts the tokens of its best hypothesis, end-of-sentence included, as in fairseq's own report. Several
     threads may share a generator; two that end at the same moment may be counted as one.
 
-    Args: meter: the generator's ``StateMeter``.
+    Args:
+        meter: the generator's ``StateMeter``.
     """
 
     def __init__(self, meter):
@@ -39,24 +39,17 @@ class Watch:
         """Write event files for TensorBoard into ``folder``, from the next batch on."""
         self.folder = folder
 
-    @contextmanager
-    def batch(self, sample):
-        """While a batch is generated; gives a function that takes note of the hypotheses and returns them."""
+    def start(self, sample):
+        """A batch begins: what ``finish`` is called of when it has ended."""
         self.device = _device_of(sample["net_input"])
         if self.folder is not None:
             self.meter.recent = (0, 0)
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
-        start = time.perf_counter()
+        return _RunningBatch(self)
 
-        def done(hypotheses):
-            tokens = sum(len(best["tokens"]) for best, *_ in hypotheses)
-            self._count(len(hypotheses), tokens, time.perf_counter() - start)
-            return hypotheses
-
-        yield done
-
-    def _count(self, sentences, tokens, seconds):
+    def count(self, sentences, tokens, seconds):
+        """Take note of a batch."""
         peak = peak_memory(self.device)
         self.sentences += sentences
         self.tokens += tokens
@@ -76,7 +69,7 @@ class Watch:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and rarely needed
 
-            self._writer = SummaryWriter(self.folder, flush_secs=FLUSH)
+            self._writer = SummaryWriter(self.folder, flush_secs=FLUSH_SECONDS)
         for name, value in points.items():
             self._writer.add_scalar(f"generation/{name}", value, global_step=self.sentences)
 
@@ -94,6 +87,17 @@ class Watch:
             self.peak / MIB,
             "tensors on the GPU" if self.device.type == "cuda" else "the whole process",
         )
+
+
+class _RunningBatch:
+    def __init__(self, statistics):
+        self.statistics, self.start = statistics, time.perf_counter()
+
+    def finish(self, hypotheses):
+        """Take note of the ``hypotheses``, and return them."""
+        tokens = sum(len(best["tokens"]) for best, *_ in hypotheses)
+        self.statistics.count(len(hypotheses), tokens, time.perf_counter() - self.start)
+        return hypotheses
 
 
 def _device_of(net_input):

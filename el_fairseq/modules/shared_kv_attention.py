@@ -8,13 +8,11 @@ from fairseq.modules.fairseq_dropout import FairseqDropout
 from fairseq.modules.quant_noise import quant_noise
 from torch import nn
 
-from el_fairseq.cache.ancestors import new_state, own_mask
-from el_fairseq.cache.growing import CrossAttentionState
-from el_fairseq.cache.prefix import PromptedState
-from el_fairseq.ops import merge_masks, prompted_attention, shared_kv_attention, shared_kv_sdpa
+from el_fairseq.cache import Layout, SourceCache, group_in
+from el_fairseq.ops import grouped_attention, merge_masks, shared_kv_sdpa
 from el_fairseq.stock import changes_weights
 
-STATE = "shared_kv_state"  # what an attention keeps in the incremental state
+CACHE = "shared_kv_cache"  # key of an attention's cache in the incremental state
 
 
 class SharedKVAttention(FairseqIncrementalState, nn.Module):
@@ -23,7 +21,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
     A subclass says how many query heads there are and what its projections are (``variant``, ``query_dim``,
     ``context_dim``), and overrides ``expand`` and ``merge`` where the maps around the attention are not plain.
 
-    While decoding, self-attention caches ``[2, N, t, head_dim]`` (with a ``Lineage`` in the incremental state
+    While decoding, self-attention caches ``[2, N, t, head_dim]`` (with ``BeamCaches`` in the incremental state
     ``[2, B, tokens, head_dim]``), and cross-attention ``[B, S, head_dim]`` twice: once a sentence where the source is
     given so (``key [S, B, K]`` for a query ``[T, B·M, E]``).
 
@@ -144,103 +142,72 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         if self.self_attention:
             key = value = query
         want_weights = need_weights or need_head_weights
-        if incremental_state is None:
-            keys, values = self._project(key, value)
-            mask = merge_masks(key_padding_mask, attn_mask, queries.dtype)
-        elif self.encoder_decoder_attention:
-            if not static_kv:
-                raise ValueError("static_kv=False: while decoding, cross-attention reads one unchanging source")
-            keys, values = self._source(key, value, incremental_state, queries.size(0))
-            mask = merge_masks(key_padding_mask, attn_mask, queries.dtype)
+        if incremental_state is not None and self.encoder_decoder_attention and not static_kv:
+            raise ValueError("static_kv=False: while decoding, cross-attention reads one unchanging source")
+        if incremental_state is not None and not self.encoder_decoder_attention:
+            cache = self.self_cache(incremental_state)
+            cache.append(
+                torch.stack(self.project(key, value)), None if key_padding_mask is None else key_padding_mask.bool()
+            )
+            context, weights, mass = cache.attend(queries, attn_mask, **self.softmax(queries, want_weights))
         else:
-            state = self._append(key, value, key_padding_mask, incremental_state)
-            if isinstance(state, PromptedState):
-                if attn_mask is not None:
-                    raise ValueError("attn_mask: after a prompt every token attends to all before it")
-                return self._finish(*self._attend_prompted(queries, state), want_weights, need_head_weights)
-            keys, values = state.cache.filled
-            mask = own_mask(state, attn_mask, queries.dtype)
-        if queries.size(0) % keys.size(0):
-            raise ValueError(f"{queries.size(0)} query rows cannot share {keys.size(0)} sources evenly")
-        attended = self._attend(queries, keys, values, mask, want_weights)
-        return self._finish(*attended, want_weights, need_head_weights)
-
-    def _finish(self, context, weights, mass, want_weights, per_head):
-        """Output ``[T, N, E]``, and the weights as they were asked for."""
+            if incremental_state is None:
+                key, value = self.project(key, value)
+            else:
+                key, value = self._source(key, value, incremental_state, queries.size(0))
+            if queries.size(0) % key.size(0):
+                raise ValueError(f"{queries.size(0)} query rows cannot share {key.size(0)} sources evenly")
+            mask = merge_masks(key_padding_mask, attn_mask, queries.dtype)
+            context, weights, mass = self._attend(queries, key, value, mask, want_weights)
         output = self.out_proj(self.merge(context, mass).transpose(0, 1))  # [N, T, context_dim] -> [T, N, E]
-        if not want_weights:
+        if weights is None:
             return output, None
-        return output, weights.transpose(0, 1) if per_head else weights.mean(dim=1)
+        return output, weights.transpose(0, 1) if need_head_weights else weights.mean(dim=1)
 
-    def start_with_prompt(self, incremental_state, hidden, layout):
-        """As ``ELMultiheadAttention.start_with_prompt``."""
-        prompt = torch.stack(self._project(hidden, hidden))  # [2, B, P, d]
-        self.set_incremental_state(incremental_state, STATE, PromptedState(1, prompt, layout))
+    def project(self, key, value):
+        """``[S, B, kdim]`` and ``[S, B, vdim]`` -> keys and values ``[B, 1, S, d]``."""
+        return self.k_proj(key).transpose(0, 1).unsqueeze(1), self.v_proj(value).transpose(0, 1).unsqueeze(1)
 
-    def _project(self, key, value):
-        """``[S, B, kdim]`` and ``[S, B, vdim]`` -> keys and values ``[B, S, d]``."""
-        return self.k_proj(key).transpose(0, 1), self.v_proj(value).transpose(0, 1)
+    def softmax(self, queries, want_weights):
+        """How attention weights are computed, and whether they are wanted: options of ``grouped_attention``."""
+        dtype = torch.promote_types(queries.dtype, torch.float32)
+        return {
+            "softmax_dtype": dtype,
+            "dropout": self.dropout_module if self._drops() else None,
+            "want_weights": want_weights,
+        }
+
+    def self_cache(self, incremental_state):
+        """The cache of this self-attention."""
+        cache = self.get_incremental_state(incremental_state, CACHE)
+        if cache is None:
+            cache = group_in(incremental_state).new_cache(Layout.SHARED_KV)
+            self.set_incremental_state(incremental_state, CACHE, cache)
+        return cache
+
+    def prefill(self, incremental_state, hidden):
+        """As ``ELMultiheadAttention.prefill``."""
+        self.self_cache(incremental_state).prefill(torch.stack(self.project(hidden, hidden)))
 
     def _source(self, key, value, incremental_state, rows):
         """Keys and values of the source, computed once."""
-        state = self.get_incremental_state(incremental_state, STATE)
-        if state is None:
-            kept = tuple(x.contiguous() for x in self._project(key, value))
-            state = CrossAttentionState(kept, beams=rows // key.size(1))
-            self.set_incremental_state(incremental_state, STATE, state)
-        return state.kept
+        cache = self.get_incremental_state(incremental_state, CACHE)
+        if cache is None:
+            entries = torch.stack(self.project(key, value))  # [2, B, 1, S, d]
+            cache = SourceCache(Layout.SHARED_KV, entries, beams=rows // key.size(1))
+            self.set_incremental_state(incremental_state, CACHE, cache)
+        return cache.keys_and_values(key)
 
-    def _append(self, key, value, padding, incremental_state):
-        """The state of this self-attention, with these tokens in it."""
-        state = self.get_incremental_state(incremental_state, STATE)
-        if state is None:
-            state = new_state(incremental_state, row_dim=1)
-            self.set_incremental_state(incremental_state, STATE, state)
-        new = torch.stack(self._project(key, value))  # [2, N, T, d]
-        state.append(new, None if padding is None else padding.bool())
-        return state
-
-    def _attend(self, queries, keys, values, mask, want_weights):
-        """``[N, heads, T, d]`` -> contexts of that shape, weights ``[N, heads, T, S]`` or None, mass or None.
-
-        PyTorch's fused attention where it can: it returns no weights, and with dropout on a CPU it would copy keys and
-        values for each head.
-        """
-        n, h, t, d = queries.shape
-        b, s, _ = keys.shape
-        dropout, active = self.dropout_module, self._drops()
-        if b == n and not want_weights and (queries.is_cuda or not active):
-            want_mass = active and self.needs_mass
-            context, mass = shared_kv_sdpa(
-                queries, keys, values, mask, dropout=dropout.p if active else 0.0, want_mass=want_mass
-            )
-            return context, None, mass
-        if mask is not None and mask.dim() == 4:
-            mask = mask.unsqueeze(1).expand(b, n // b, h, t, s).reshape(b, -1, s)
-        elif mask is not None and mask.dim() == 3:
-            mask = mask.repeat_interleave(h, dim=1)  # [B, M, S] -> [B, M·heads, S]
-        context, weights, mass = shared_kv_attention(
-            queries.reshape(b, -1, d),  # [N, heads, T, d] -> [B, M·heads·T, d]
-            keys,
-            values,
-            mask,
-            softmax_dtype=torch.promote_types(queries.dtype, torch.float32),
-            dropout=dropout if active else None,
+    def _attend(self, queries, key, value, mask, want_weights):
+        """``grouped_attention``; with dropout in training on CUDA in PyTorch's fused attention, which returns no
+        weights (on a CPU it would copy keys and values for each head then)."""
+        softmax = self.softmax(queries, want_weights)
+        if softmax["dropout"] is None or not queries.is_cuda or want_weights or key.size(0) != queries.size(0):
+            return grouped_attention(queries, key, value, mask, **softmax)
+        context, mass = shared_kv_sdpa(
+            queries, key.squeeze(1), value.squeeze(1), mask, dropout=self.dropout_module.p, want_mass=self.needs_mass
         )
-        mass = None if mass is None else mass.view(n, h, t)
-        return context.view(n, h, t, d), weights.view(n, h, t, s), mass
-
-    def _attend_prompted(self, queries, state):
-        """As ``_attend``, to a shared prompt and to what the rows keep."""
-        prompt, own = ([x.unsqueeze(1) for x in kept] for kept in (state.shared, state.cache.filled))  # [N, 1, t, d]
-        return prompted_attention(
-            queries,
-            prompt,
-            own,
-            state.layout.paddings(state.cache.length),
-            softmax_dtype=torch.promote_types(queries.dtype, torch.float32),
-            dropout=self.dropout_module if self._drops() else None,
-        )
+        return context, None, mass
 
     def _drops(self):
         """Whether attention dropout is at work."""
@@ -248,9 +215,9 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
 
     def reorder_incremental_state(self, incremental_state, new_order):
         """Follow the beams: row ``i`` continues row ``new_order[i]``."""
-        state = self.get_incremental_state(incremental_state, STATE)
-        if state is not None:
-            state.reorder(new_order)
+        cache = self.get_incremental_state(incremental_state, CACHE)
+        if cache is not None:
+            cache.reorder(new_order)
         return incremental_state
 
     def set_beam_size(self, beam_size):

@@ -2,26 +2,27 @@
 T target length, R query rows that share one set of keys."""
 
 from el_fairseq.ops.el import el_output, el_query
-from el_fairseq.ops.kernels import ancestral_attention, hidden_attention
+from el_fairseq.ops.grouped import grouped_attention
+from el_fairseq.ops.kernels import hidden_attention
 from el_fairseq.ops.masks import merge_masks
 from el_fairseq.ops.mhe import mhe_output, mhe_query
 from el_fairseq.ops.ngram import block_repeated_ngrams_
-from el_fairseq.ops.prefix import prompted_attention
+from el_fairseq.ops.prefix import prefix_attention
 from el_fairseq.ops.sdpa import shared_kv_sdpa
 from el_fairseq.ops.shared_kv import shared_kv_attention
 from el_fairseq.ops.topk import grouped_topk
 
 __all__ = [
-    "ancestral_attention",
     "block_repeated_ngrams_",
     "el_output",
     "el_query",
+    "grouped_attention",
     "grouped_topk",
     "hidden_attention",
     "merge_masks",
     "mhe_output",
     "mhe_query",
-    "prompted_attention",
+    "prefix_attention",
     "shared_kv_attention",
     "shared_kv_sdpa",
 ]

@@ -3,8 +3,10 @@
 import torch
 
 
-def merge_masks(padding, attn_mask, dtype):
-    """What hides keys: ``[N, S]`` boolean where only padding does, else ``[N or 1, 1, T, S]``, added to the scores.
+def merge_masks(
+    padding: torch.Tensor | None, attn_mask: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor | None:
+    """What hides keys: ``[N, 1, 1, S]`` boolean where only padding does, else ``[N or 1, 1, T, S]``, added to scores.
 
     Args:
         padding: ``[N, S]``, True where there is no token, or None.
@@ -15,7 +17,7 @@ def merge_masks(padding, attn_mask, dtype):
         ValueError: an ``attn_mask`` of another number of dimensions.
     """
     if attn_mask is None:
-        return None if padding is None else padding.bool()
+        return None if padding is None else padding.bool()[:, None, None]
     if attn_mask.dim() != 2:
         raise ValueError(f"attn_mask of shape {list(attn_mask.shape)}: [T, S] is expected, one mask for all heads")
     if attn_mask.dtype.is_floating_point:

@@ -91,18 +91,3 @@ def repeated_ngram_continuations(tokens, size):
     tail = tokens[len(tokens) - size + 1 :]
     starts = range(len(tokens) - size + 1)
     return {tokens[i + size - 1] for i in starts if tokens[i : i + size - 1] == tail}
-
-
-def ancestral_attention(query, key, value, ancestors):
-    """One step of self-attention, hypothesis by hypothesis: position j is what row ``ancestors[i, j]`` wrote there.
-
-    query [N, H, C], key and value [N', H, t, C], ancestors [N, t]; returns [N, H, C].
-    """
-    outputs = []
-    for row, writers in zip(query, ancestors.tolist()):
-        own_key = torch.stack([key[writer, :, j] for j, writer in enumerate(writers)])  # [t, H, C]
-        own_value = torch.stack([value[writer, :, j] for j, writer in enumerate(writers)])
-        everywhere = torch.zeros(len(writers), dtype=torch.bool, device=query.device)
-        heads = zip(row, own_key.unbind(1), own_value.unbind(1))
-        outputs.append(torch.stack([_softmax_rows((k @ q)[None], everywhere)[0] @ v for q, k, v in heads]))
-    return torch.stack(outputs)

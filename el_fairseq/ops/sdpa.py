@@ -15,8 +15,7 @@ def shared_kv_sdpa(query, key, value, mask=None, *, dropout=0.0, want_mass=False
     Args:
         query: ``[N, H, T, d]``, already scaled.
         key: ``[N, S, d]``. value: ``[N, S, d']``.
-        mask: boolean, True where a key is left out: ``[N, S]``, or ``[N, T, S]``; or ``[N or 1, 1, T or 1, S]``, added
-        to the scores.
+        mask: ``[N or 1, 1, T or 1, S]``, boolean (True: leave this key out) or added to the scores; or None.
         dropout: probability, applied to the attention weights.
         want_mass: also return what the weights sum to after dropout.
 
@@ -24,8 +23,7 @@ def shared_kv_sdpa(query, key, value, mask=None, *, dropout=0.0, want_mass=False
         ``output [N, H, T, d']`` and ``mass [N, H, T]`` or None.
     """
     if mask is not None:
-        mask = mask[:, None] if mask.dim() == 2 else mask  # [N, S] -> [N, 1, S]
-        mask = ~mask.unsqueeze(1) if mask.dim() == 3 else mask.to(query.dtype)  # [N, T or 1, S] -> [N, 1, T or 1, S]
+        mask = ~mask if mask.dtype == torch.bool else mask.to(query.dtype)  # PyTorch's says which keys are read
     if want_mass:
         value = torch.cat((value, value.new_ones(*value.shape[:2], ONES)), dim=-1)
     key, value = key.unsqueeze(1), value.unsqueeze(1)  # [N, S, d] -> [N, 1, S, d]

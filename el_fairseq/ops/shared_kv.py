@@ -2,7 +2,7 @@
 
 import torch
 
-FEW = 16  # query rows
+FEW_ROWS = 16  # of queries
 
 
 def shared_kv_attention(query, key, value, mask=None, *, softmax_dtype=torch.float32, dropout=None):
@@ -38,6 +38,6 @@ def shared_kv_attention(query, key, value, mask=None, *, softmax_dtype=torch.flo
 
 def scores_of(query, key):
     """``[B, R, C] · [B, S, C]ᵀ -> [B, R, S]``."""
-    if query.device.type == "cpu" and query.size(1) <= FEW:  # half the time of the product the other way round
+    if query.device.type == "cpu" and query.size(1) <= FEW_ROWS:  # half the time of the product the other way round
         return torch.bmm(key, query.transpose(1, 2)).transpose(1, 2).contiguous()
     return torch.bmm(query, key.transpose(1, 2))

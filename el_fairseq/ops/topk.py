@@ -3,7 +3,7 @@
 import torch
 
 GROUP = 64  # neighbours of which the largest is looked at first
-FEW = 1 / 8  # of all groups is what may be looked into
+LARGEST_SHARE = 1 / 8  # of all groups is what may be looked into
 
 
 def grouped_topk(x, k):
@@ -15,7 +15,7 @@ def grouped_topk(x, k):
     """
     n, size = x.shape
     groups, rest = divmod(size, GROUP)
-    if x.device.type != "cpu" or k + 1 > FEW * groups:
+    if x.device.type != "cpu" or k + 1 > LARGEST_SHARE * groups:
         return x.topk(k)
     largest = x[:, : size - rest].unflatten(1, (groups, GROUP)).amax(dim=2)  # [n, groups]
     chosen = largest.topk(k + 1, sorted=False).indices.unsqueeze(2) * GROUP

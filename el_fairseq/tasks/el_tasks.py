@@ -113,7 +113,7 @@ class ELTaskMixin:
         self.convert(models)
         generator = twin_of(super().build_generator(models, args, *rest, **kwargs))
         if command is not None and self._options.el_tensorboard and isinstance(generator, ELSequenceGenerator):
-            generator.watch.log_to(_folder_of_shard(self._options.el_tensorboard, command.distributed_training))
+            generator.statistics.log_to(_folder_of_shard(self._options.el_tensorboard, command.distributed_training))
         return generator
 
     def build_model(self, cfg, *args, **kwargs):

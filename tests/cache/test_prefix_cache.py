@@ -1,65 +1,72 @@
-"""What attentions keep behind prompts of different lengths."""
+"""What attentions keep after prefixes of different lengths."""
 
 import torch
 
-from el_fairseq.cache.prefix import PromptedState, PromptLayout
+from el_fairseq.cache import Layout, PrefixCaches
 
 CPU = torch.device("cpu")
 
 
-def test_masks_hide_what_a_shorter_prompt_lacks_and_what_a_longer_one_has_not_generated():
-    layout = PromptLayout([2, 3, 5], beams=2, device=CPU)
-    layout.wake(1)
-    assert layout.width == 2 and layout.paddings(3) == (None, None)
-    layout.wake(2)
-    padding, filler = layout.paddings(3)
+def entries(values, rows):
+    """``[1, rows, 1, t, 1]`` of ``rows·t`` numbers."""
+    return torch.tensor(values, dtype=torch.float32).view(1, rows, 1, -1, 1)
+
+
+def test_masks_hide_what_a_shorter_prefix_lacks_and_what_a_longer_one_has_not_generated():
+    group = PrefixCaches([2, 3, 5], beams=2, device=CPU)
+    group.start(1)
+    assert group.width == 2 and group.paddings(3) == (None, None)
+    group.start(2)
+    padding, filler = group.paddings(3)
     assert padding.tolist() == [[False, False, True], [False, False, False]]
     assert filler.tolist() == [[False] * 3] * 2 + [[True, False, False]] * 2
-    layout.wake(3)
-    padding, filler = layout.paddings(2)
+    group.start(3)
+    padding, filler = group.paddings(2)
     assert padding.sum(dim=1).tolist() == [3, 2, 0]
     assert filler.tolist() == [[False] * 2] * 2 + [[True, False]] * 2 + [[True, True]] * 2
 
 
-def test_no_masks_where_all_prompts_that_go_on_are_of_one_length():
-    layout = PromptLayout([2, 4, 4], beams=3, device=CPU)
-    layout.wake(3)
-    assert layout.paddings(1)[0] is not None
-    assert layout.keep([1, 2]) == 2  # two tokens that only the first sentence had generated
-    assert layout.paddings(1) == (None, None) and layout.width == 4 and layout.awake == 2
-    layout = PromptLayout([2, 4, 4], beams=3, device=CPU)
-    layout.wake(1)
-    assert layout.keep([0, 2]) == 0 and layout.awake == 1 and layout.lengths == [2, 4]
+def test_no_masks_where_all_prefixes_that_go_on_are_of_one_length():
+    group = PrefixCaches([2, 4, 4], beams=3, device=CPU)
+    group.start(3)
+    assert group.paddings(1)[0] is not None and len(group.tensors()) == 2
+    assert group.keep([1, 2]) == 2  # two tokens that only the first sentence had generated
+    assert group.paddings(1) == (None, None) and group.width == 4 and group.started == 2
+    group = PrefixCaches([2, 4, 4], beams=3, device=CPU)
+    group.start(1)
+    assert group.keep([0, 2]) == 0 and group.started == 1 and group.lengths == [2, 4]
 
 
-def test_rows_begin_and_sentences_leave():
-    layout = PromptLayout([2, 4], beams=2, device=CPU)
-    prompt = torch.arange(2 * 4 * 1.0).view(2, 4, 1)
-    state = PromptedState(0, prompt, layout)
-    layout.wake(1)
-    assert state.shared.tolist() == [[[0], [1]]]
+def test_rows_start_and_sentences_leave():
+    group = PrefixCaches([2, 4], beams=2, device=CPU)
+    cache, prefix = group.new_cache(Layout.HIDDEN), entries(range(8), 2)
+    cache.prefill(prefix)
+    group.start(1)
+    assert cache.shared().flatten().tolist() == [0, 1]
     for token in (10.0, 20.0):
-        state.append(torch.tensor([token, token + 1]).view(2, 1, 1), None)
-    state.wake(2)
-    layout.wake(2)
-    assert torch.equal(state.shared, prompt)
-    state.append(torch.tensor([30.0, 31, 32, 33]).view(4, 1, 1), None)
-    assert state.cache.filled.squeeze(2).tolist() == [[10, 20, 30], [11, 21, 31], [0, 0, 32], [0, 0, 33]]
-    filler = layout.keep([1])
-    state.keep(torch.tensor([1]), filler)
-    state.reorder(torch.tensor([3, 3]))
-    assert state.cache.filled.squeeze(2).tolist() == [[33], [33]]
-    assert torch.equal(state.shared, prompt[1:])
+        cache.append(entries([token, token + 1], 2), None)
+    cache.start(2)
+    group.start(2)
+    assert torch.equal(cache.shared(), prefix)
+    cache.append(entries([30, 31, 32, 33], 4), None)
+    kept = cache.entries.filled.view(4, 3).tolist()
+    assert kept == [[10, 20, 30], [11, 21, 31], [0, 0, 32], [0, 0, 33]]
+    filler = group.keep([1])
+    cache.keep(torch.tensor([1]), filler)
+    cache.reorder(torch.tensor([3, 3]))
+    assert cache.entries.filled.flatten().tolist() == [33, 33]
+    assert torch.equal(cache.shared(), prefix[:, 1:])
 
 
 def test_nothing_is_left_of_rows_that_are_gone():
-    layout = PromptLayout([2, 4], beams=2, device=CPU)
-    state = PromptedState(0, torch.zeros(2, 4, 1), layout)
-    layout.wake(1)
-    state.append(torch.ones(2, 1, 1), None)
-    state.keep(torch.tensor([1]), layout.keep([1]))
-    assert state.cache.buffer is None and layout.awake == 0 and state.tensors() == [state.prompt]
-    state.wake(2)
-    layout.wake(1)
-    state.append(torch.full((2, 1, 1), 5.0), None)
-    assert state.cache.filled.flatten().tolist() == [5, 5]
+    group = PrefixCaches([2, 4], beams=2, device=CPU)
+    cache = group.new_cache(Layout.HIDDEN)
+    cache.prefill(torch.zeros(1, 2, 1, 4, 1))
+    group.start(1)
+    cache.append(entries([1, 1], 2), None)
+    cache.keep(torch.tensor([1]), group.keep([1]))
+    assert group.started == 0 and [kept is cache.prefix for kept in cache.tensors()] == [True]
+    cache.start(2)
+    group.start(1)
+    cache.append(entries([5, 5], 2), None)
+    assert cache.entries.filled.flatten().tolist() == [5, 5]

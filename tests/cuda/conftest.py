@@ -13,7 +13,7 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def verdicts(monkeypatch):
+def verified(monkeypatch):
     """What the kernels' trials find in this test: variants and whether they are used."""
-    monkeypatch.setattr(trial, "verdicts", {})
-    return trial.verdicts
+    monkeypatch.setattr(trial, "verified", {})
+    return trial.verified

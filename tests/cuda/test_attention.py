@@ -26,7 +26,7 @@ def random(*shape, dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(1, 1, 63, 512, 8), (3, 4, 65, 768, 12), (2, 4, 300, 1024, 16)], ids=str)
 @torch.no_grad()
-def test_cross_attention(shape, dtype, verdicts):
+def test_cross_attention(shape, dtype, verified):
     sentences, beams, length, dim, heads = shape
     ours, stock = pair(dim, heads, dtype, encoder_decoder_attention=True)
     source = random(length, sentences, dim, dtype=dtype)
@@ -41,11 +41,11 @@ def test_cross_attention(shape, dtype, verdicts):
         rows = padding.repeat_interleave(beams, dim=0)
         expected, _ = stock(query.double(), for_beams, for_beams, rows, **options)
         assert_close(actual.double(), expected, {torch.float16: 1e-2, torch.bfloat16: 5e-2}[dtype])
-    assert list(verdicts.values()) == [True]
+    assert list(verified.values()) == [True]
 
 
 @torch.no_grad()
-def test_self_attention_grows_and_follows_beams(verdicts):
+def test_self_attention_grows_and_follows_beams(verified):
     ours, stock = pair(512, 8, torch.float16, self_attention=True)
     states, rows = ({}, {}), 12
     for step in range(40):
@@ -57,11 +57,11 @@ def test_self_attention_grows_and_follows_beams(verdicts):
         order = torch.randint(0, rows, (rows,), device="cuda")
         for attention, state in zip((ours, stock), states):
             attention.reorder_incremental_state(state, order)
-    assert verdicts and all(verdicts.values())
+    assert verified and all(verified.values())
 
 
 @torch.no_grad()
-def test_a_captured_step_is_the_step(verdicts):
+def test_a_captured_step_is_the_step(verified):
     ours, _ = pair(512, 8, torch.float16, encoder_decoder_attention=True)
     query, source = random(1, 8, 512, dtype=torch.float16), random(70, 2, 512, dtype=torch.float16)
     options = {"incremental_state": {}, "static_kv": True, "need_weights": False}
@@ -77,4 +77,4 @@ def test_a_captured_step_is_the_step(verdicts):
     actual.zero_()
     graph.replay()
     assert_close(actual, expected)
-    assert list(verdicts.values()) == [True]
+    assert list(verified.values()) == [True]

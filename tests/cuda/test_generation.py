@@ -29,7 +29,7 @@ class Task:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("mode", ["auto", "on"])
 @pytest.mark.parametrize("arch", ["transformer", "bart_base"])
-def test_lossless(arch, mode, dtype, verdicts):
+def test_lossless(arch, mode, dtype, verified):
     model = build_model(arch, WORDS, seed=1, gain=1.5, dtype=dtype, **WIDE).cuda()
     model.make_generation_fast_(need_attn=False)
     search = {"beam_size": 4, "max_len_b": 40, "no_repeat_ngram_size": 3}
@@ -42,12 +42,12 @@ def test_lossless(arch, mode, dtype, verdicts):
         assert check.result.identical == 5
         assert check.result.positional_drift < 1e-3
     else:
-        assert verdicts and all(verdicts.values())
+        assert verified and all(verified.values())
 
 
 @pytest.mark.parametrize("mode", ["auto", "on"])
 @torch.no_grad()
-def test_steps_are_recorded(mode, caplog):
+def test_steps_are_captured(mode, caplog):
     """Over more steps than a past has room for, with sentences that leave, in a second batch too."""
     model = build_model("transformer", WORDS, seed=1, gain=1.5, dtype=torch.float32, **WIDE).cuda()
     options = {"beam_size": 4, "max_len_a": 3, "max_len_b": 100}
@@ -60,4 +60,4 @@ def test_steps_are_recorded(mode, caplog):
         for our, stock in zip(ours, stocks):
             assert our[0]["tokens"].tolist() == stock[0]["tokens"].tolist()
             assert_close(our[0]["positional_scores"], stock[0]["positional_scores"], 1e-3)
-    assert cuda_graph.verdicts[model.decoder][1], caplog.text
+    assert cuda_graph.verified[model.decoder][1], caplog.text

@@ -9,7 +9,7 @@ from fake_graph import imitate_graphs
 from helpers import compute_in_float64
 
 from el_fairseq import enable_el_attention
-from el_fairseq.generation.cuda_graph import verdicts
+from el_fairseq.generation.cuda_graph import verified
 
 WAYS = {  # the mode of EL-attention, and whether decoder steps are recorded as on a GPU
     "on": ("on", False),
@@ -62,7 +62,7 @@ def compare_every_way(mixed):
                 try:
                     actual = case.ours(models)
                     case.assert_same(actual, expected)
-                    assert not recordings or verdicts[models[0].decoder][1], "recorded steps are not those without"
+                    assert not recordings or verified[models[0].decoder][1], "recorded steps are not those without"
                 except Exception as error:
                     raise DifferenceError(way) from error
             found["hypotheses"] += sum(map(len, actual))

@@ -25,7 +25,7 @@ def build_lm(words, arch="transformer_lm", seed=0, gain=2.0, **options):
 
 
 def random_prompts(rng, words, lengths):
-    """Prompts of these lengths, padded on the right as the task pads them, ``[B, longest]``."""
+    """Prefixes of these lengths, padded on the right as the task pads them, ``[B, longest]``."""
     prompts = torch.full((len(lengths), max(lengths)), words.pad())
     for row, length in zip(prompts, lengths):
         for place in range(length):

@@ -10,12 +10,12 @@ from helpers import batch, build_model, dictionary
 from random_lms import build_lm, random_prompts
 
 from el_fairseq import enable_el_attention
-from el_fairseq.cache.layout import HIDDEN, PROJECTED
+from el_fairseq.cache import Layout
 from el_fairseq.generation import ELSequenceGenerator
-from el_fairseq.generation.batch_size import STOCK, USED, Need, Search, automatic_limits, batch_limits
+from el_fairseq.generation.batch_size import STOCK, USED_SHARE, Need, Search, automatic_limits, batch_limits
 from el_fairseq.generation.free_memory import free_memory
 
-LAYOUTS = {"on": HIDDEN, "auto": PROJECTED, "off": STOCK}  # on a CPU
+LAYOUTS = {"on": Layout.HIDDEN, "auto": Layout.PROJECTED, "off": STOCK}  # on a CPU
 FACTOR = 2.5  # by which the estimate may be too high
 SHAPES = {
     "small": {},
@@ -75,17 +75,17 @@ def test_language_models_need_no_more_than_estimated(prompt, longest, mode):
 
 def test_the_need_follows_the_options():
     model = build_model("transformer", dictionary(5000))
-    need = Need([model], HIDDEN, Search(4, 0, 20))
-    assert Need([model], HIDDEN, Search(4, 0, 20), item=2).sentence(30) < need.sentence(30)
+    need = Need([model], Layout.HIDDEN, Search(4, 0, 20))
+    assert Need([model], Layout.HIDDEN, Search(4, 0, 20), item=2).sentence(30) < need.sentence(30)
     for more in ({"sampling": True}, {"lm_path": "lm.pt"}, {"beam": 5}, {"max_len_a": 1}, {"match_source_len": True}):
         search = Search(**{"beam": 4, "max_len_a": 0, "max_len_b": 20, **more})
-        assert Need([model], HIDDEN, search).sentence(30) > need.sentence(30), more
-    assert Need([model], HIDDEN, Search(4, 0, 5000)).sentence(5) == Need([model], HIDDEN, Search(4, 0, 1023)).sentence(
-        5
-    )
+        assert Need([model], Layout.HIDDEN, search).sentence(30) > need.sentence(30), more
+    assert Need([model], Layout.HIDDEN, Search(4, 0, 5000)).sentence(5) == Need(
+        [model], Layout.HIDDEN, Search(4, 0, 1023)
+    ).sentence(5)
     lm = build_lm(dictionary(50))
-    assert Need([lm], HIDDEN, Search(4, 0, 20, prefix_size=5)).sentence(30) == Need(
-        [lm], HIDDEN, Search(4, 0, 20)
+    assert Need([lm], Layout.HIDDEN, Search(4, 0, 20, prefix_size=5)).sentence(30) == Need(
+        [lm], Layout.HIDDEN, Search(4, 0, 20)
     ).sentence(5)
 
 
@@ -95,7 +95,7 @@ def test_every_batch_within_the_limits_fits(quadratic):
     lengths = [random.Random(i).randint(1, 60) for i in range(200)]
     tokens, sentences = batch_limits(need, lengths, free=100_000)
     costs = [min(sentences, tokens // n) * need.sentence(n) for n in range(1, max(lengths) + 1)]
-    room = USED * 100_000 - 1000
+    room = USED_SHARE * 100_000 - 1000
     assert 0.8 * room < max(costs) <= room
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from changes import CHANGES
 from fairseq.sequence_generator import SequenceGenerator
-from fake_graph import record
+from fake_graph import capture
 from helpers import assert_same_hypotheses, batch, build_model, dictionary
 from torch import nn
 
 from el_fairseq import enable_el_attention
-from el_fairseq.generation import ELSequenceGenerator, encode, next_token
+from el_fairseq.generation import ELSequenceGenerator, encode, plan
 
 WORDS = dictionary(12)
 SAMPLE = batch(WORDS, [7, 4, 3])
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Encoders take few tokens at a time, where they may."""
-    monkeypatch.setattr(encode, "ROWS", 10)
+    monkeypatch.setattr(encode, "CHUNK_ROWS", 10)
     with torch.no_grad():
         yield
 
@@ -60,7 +60,7 @@ def changed_ours(mode, before, change, name):
 @pytest.mark.parametrize("kind", CHANGES)
 def test_each_module_in_turn(kind, mode, before, monkeypatch):
     if mode == "graph":
-        monkeypatch.setattr(next_token, "recorder", lambda device: record)
+        monkeypatch.setattr(plan, "capturer", lambda device: capture)
     change, fits = CHANGES[kind]
     plain, wrong, effects = build_model("transformer", WORDS, **SIZE), [], 0
     unchanged = generate(SequenceGenerator, plain)

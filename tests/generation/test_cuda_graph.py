@@ -1,24 +1,21 @@
-"""Recorded decoder steps, with an imitation of CUDA graphs: what the step computes that is not recorded."""
+"""Decoder steps as CUDA graphs, of which this is an imitation: what the step computes that is not captured."""
 
 import logging
 
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from fake_graph import Waits, WaitsForAValueError, imitate_graphs, record
+from fake_graph import Waits, WaitsForAValueError, capture, imitate_graphs
 from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary, write_out
 from random_cases import random_case
 from random_lms import build_lm
 from test_fuzz import CASES, on_cpu
 
 from el_fairseq import disable_el_attention, enable_el_attention
-from el_fairseq.cache import static
-from el_fairseq.cache.ancestors import LINEAGE, Lineage
-from el_fairseq.cache.layout import HIDDEN, PROJECTED
-from el_fairseq.cache.static import FixedLineage
+from el_fairseq.cache import CACHES, BeamCaches, Layout, StaticBeamCaches, static
 from el_fairseq.convert.el_attention import use_el_attention
-from el_fairseq.generation import ELSequenceGenerator, cuda_graph, next_token
-from el_fairseq.generation.cuda_graph import RecordedStep, verdicts
+from el_fairseq.generation import ELSequenceGenerator, cuda_graph, plan
+from el_fairseq.generation.cuda_graph import GraphedStep, verified
 from el_fairseq.generation.decoder_step import DecoderStep
 from el_fairseq.generation.hypotheses import AttentionTrace
 
@@ -28,8 +25,8 @@ SEEDS = [seed for seed in range(CASES) if random_case(seed).search.kind == "beam
 
 
 @pytest.fixture
-def recordings(monkeypatch):
-    """What was recorded."""
+def captures(monkeypatch):
+    """What was captured."""
     return imitate_graphs(monkeypatch)
 
 
@@ -40,40 +37,40 @@ def no_gradients(float64):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_layout_gives_stocks_output(seed, recordings):
+def test_every_layout_gives_stocks_output(seed, captures):
     case = random_case(seed)
     model = case.build_model()
     expected = on_cpu(case.stock([model]))
-    for kept in (HIDDEN, PROJECTED):
-        use_el_attention(model, lambda attended, kept=kept: kept)
+    for kept in (Layout.HIDDEN, Layout.PROJECTED):
+        use_el_attention(model, lambda request, kept=kept: kept)
         case.assert_same(case.ours([model]), expected)
-        assert bool(recordings) == works(model.decoder)
+        assert bool(captures) == works(model.decoder)
 
 
 @pytest.mark.parametrize("variant", ["mhe-mul", "mhe-add", "mqa", "sha"])
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("sentences", [1, 3])
-def test_shared_keys_and_values(sentences, beams, variant, recordings):
+def test_shared_keys_and_values(sentences, beams, variant, captures):
     options = {"attention_variant": variant, "attention_variant_where": "decoder,cross"}
     model = enable_el_attention(build_model("mhe_transformer_wmt_en_de", WORDS, gain=2.0, **options))
     search, sample = {"beam_size": beams, "max_len_b": 14}, batch(WORDS, [9, 4, 7][:sentences])
     expected = SequenceGenerator([write_out(model)], WORDS, **search).generate([model], sample)
     assert_same_hypotheses(ELSequenceGenerator([model], WORDS, **search).generate([model], sample), expected)
-    assert recordings and works(model.decoder)
+    assert captures and works(model.decoder)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_language_model_without_prompts(beams, recordings):
+def test_a_language_model_without_prefixes(beams, captures):
     model = enable_el_attention(build_lm(WORDS))
     sample = {"id": torch.arange(2), "net_input": {"src_tokens": torch.full((2, 1), WORDS.eos())}}
     sample["net_input"]["src_lengths"] = torch.ones(2, dtype=torch.long)
     search = {"beam_size": beams, "max_len_a": 0, "max_len_b": 12}
     expected = SequenceGenerator([disable_el_attention(build_lm(WORDS))], WORDS, **search).generate([model], sample)
     assert_same_hypotheses(ELSequenceGenerator([model], WORDS, **search).generate([model], sample), expected)
-    assert recordings and works(model.decoder)
+    assert captures and works(model.decoder)
 
 
-def test_tokens_that_are_forced_behind_an_end(recordings):
+def test_tokens_that_are_forced_behind_an_end(captures):
     """Stock's rule for prefixes refuses a sentence that should have left."""
     model, end = enable_el_attention(build_model("transformer", WORDS)), WORDS.eos()
     prefix = torch.tensor([[5, end, 6, end, 7], [8, 9, 10, 11, 12], [5, 5, 5, 5, 5]])
@@ -82,35 +79,35 @@ def test_tokens_that_are_forced_behind_an_end(recordings):
     expected = stock.generate([model], sample, prefix_tokens=prefix)
     ours = ELSequenceGenerator([model], WORDS, **search).generate([model], sample, prefix_tokens=prefix)
     assert_same_hypotheses(ours, expected)
-    assert recordings
+    assert captures
 
 
-def test_the_cases_record(recordings):
+def test_the_cases_are_captured(captures):
     counts = []
     for seed in SEEDS:
         case = random_case(seed)
         case.ours([enable_el_attention(case.build_model())])
-        counts.append(len(recordings))
-        recordings.clear()
+        counts.append(len(captures))
+        captures.clear()
     assert sum(count > 0 for count in counts) > len(counts) / 2 and max(counts) > 4
 
 
 def works(decoder):
     """Whether its steps were recorded, and rightly."""
-    return verdicts.get(decoder, (None, False))[1]
+    return verified.get(decoder, (None, False))[1]
 
 
 class Steps:
-    """A ``RecordedStep`` and a ``DecoderStep`` over moving beams, both from the same tokens."""
+    """A ``GraphedStep`` and a ``DecoderStep`` over moving beams, both from the same tokens."""
 
-    def __init__(self, model, record, sentences=3):
+    def __init__(self, model, capture, sentences=3):
         self.model, self.sentences = model, sentences
         rows = torch.arange(sentences).repeat_interleave(BEAMS)
         source = model.encoder.forward_torchscript(batch(WORDS, [9, 4, 7][:sentences])["net_input"])
         self.source = model.encoder.reorder_encoder_out(source, rows)
-        self.past, self.plain = FixedLineage(sentences, BEAMS, "cpu"), Lineage(sentences, BEAMS, "cpu")
-        self.recorded = RecordedStep(DecoderStep(model.decoder, {LINEAGE: self.past}), self.past, record)
-        self.straight = DecoderStep(model.decoder, {LINEAGE: self.plain})
+        self.past, self.plain = StaticBeamCaches(sentences, BEAMS, "cpu"), BeamCaches(sentences, BEAMS, "cpu")
+        self.graphed = GraphedStep(DecoderStep(model.decoder, {CACHES: self.past}), self.past, capture)
+        self.straight = DecoderStep(model.decoder, {CACHES: self.plain})
         self.tokens = torch.randint(4, 30, (rows.numel(), 40), generator=torch.Generator().manual_seed(0))
         self.length = 0
 
@@ -118,9 +115,7 @@ class Steps:
         """One more step; returns the features of both, and compares their attention."""
         self.length += 1
         tokens = self.tokens[:, : self.length]
-        (features, attention), (expected, other) = (
-            step(tokens, self.source) for step in (self.recorded, self.straight)
-        )
+        (features, attention), (expected, other) = (step(tokens, self.source) for step in (self.graphed, self.straight))
         assert_close(attention.nan_to_num(-1), other.nan_to_num(-1))
         return features.clone(), expected
 
@@ -128,7 +123,7 @@ class Steps:
         order = torch.tensor(order)
         self.source = self.model.encoder.reorder_encoder_out(self.source, order)
         self.tokens = self.tokens[order]
-        for step, past in ((self.recorded, self.past), (self.straight, self.plain)):
+        for step, past in ((self.graphed, self.past), (self.straight, self.plain)):
             self.model.decoder.reorder_incremental_state_scripting(step.state, order)
             past.reorder(order)
 
@@ -138,22 +133,22 @@ def model():
     return enable_el_attention(build_model("transformer", WORDS))
 
 
-def test_a_recording_is_made_once_where_nothing_changes(model, recordings):
-    steps = Steps(model, next_token.recorder(None))
+def test_a_graph_is_made_once_where_nothing_changes(model, captures):
+    steps = Steps(model, plan.capturer(None))
     for length in range(1, 10):
         assert_close(*steps.take())
         # A step without a recording comes first, after each change: the past has room for five at a time.
-        assert len(recordings) == (length > 1) + (length > 6)
+        assert len(captures) == (length > 1) + (length > 6)
         steps.reorder([1, 0, 2, 2, 5, 4])
 
 
-def test_sentences_leave(model, recordings):
-    steps = Steps(model, next_token.recorder(None))
+def test_sentences_leave(model, captures):
+    steps = Steps(model, plan.capturer(None))
     for order in ([0, 0, 2, 3, 4, 5], [1, 0, 3, 2, 5, 5], [5, 4], [1, 1], [0, 1]):
         assert_close(*steps.take())
         steps.reorder(order)
     assert_close(*steps.take())
-    assert len(recordings) == 2
+    assert len(captures) == 2
 
 
 def waits(model, length, prefix=None):
@@ -165,30 +160,30 @@ def waits(model, length, prefix=None):
 
 
 @pytest.mark.parametrize("prefix", [None, torch.tensor([[5], [6], [7]])], ids=["free", "a language first"])
-def test_no_step_waits_for_the_device(prefix, recordings, monkeypatch):
+def test_no_step_waits_for_the_device(prefix, captures, monkeypatch):
     """But for how many sentences have ended, which is known by then."""
     monkeypatch.setattr(static, "ROOM", 64)
     monkeypatch.setattr(AttentionTrace, "follow", lambda self, finished: None)  # behind the last step
     # fairseq's sinusoidal positions read their shapes from tensors, which are on the CPU on any device
     model = enable_el_attention(build_model("transformer", WORDS, decoder_learned_pos=True))
-    waits(model, 10, prefix)  # the first recording of a decoder is compared
+    waits(model, 10, prefix)  # the first graph of a decoder is compared
     assert waits(model, 30, prefix) - waits(model, 10, prefix) == 20
 
 
-def test_attention_of_earlier_steps_is_kept(model, recordings):
-    steps = Steps(model, next_token.recorder(None))
+def test_attention_of_earlier_steps_is_kept(model, captures):
+    steps = Steps(model, plan.capturer(None))
     seen = []
     for _ in range(4):
-        _, attention = steps.recorded(steps.tokens[:, : len(seen) + 1], steps.source)
+        _, attention = steps.graphed(steps.tokens[:, : len(seen) + 1], steps.source)
         seen.append((attention, attention.clone()))
         steps.reorder([0, 1, 2, 3, 4, 5])
     assert all(torch.equal(kept, then) for kept, then in seen)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_lost_beam_is_lost_alone(bad, model, recordings):
+def test_a_lost_beam_is_lost_alone(bad, model, captures):
     """What is no number reaches no beam but the one it came from, whose score is lost with it."""
-    steps = Steps(model, next_token.recorder(None))
+    steps = Steps(model, plan.capturer(None))
     model.decoder.embed_tokens.weight[7] = bad
     steps.tokens[steps.tokens == 7] = 8
     steps.tokens[2, 3] = 7
@@ -208,12 +203,12 @@ def test_a_lost_beam_is_lost_alone(bad, model, recordings):
         assert_close(features[~lost], expected[~lost])
         steps.reorder(order)
         lost = lost[torch.tensor(order)]
-    assert lost.sum() == 1 and len(recordings) == 1
+    assert lost.sum() == 1 and len(captures) == 1
 
 
-def test_a_beam_that_is_lost_in_the_first_recording(model, recordings):
+def test_a_beam_that_is_lost_in_the_first_graph(model, captures):
     """Which is compared, so that the step is taken more than once."""
-    steps = Steps(model, next_token.recorder(None))
+    steps = Steps(model, plan.capturer(None))
     model.decoder.embed_tokens.weight[7] = float("inf")
     steps.tokens[steps.tokens == 7] = 8
     steps.tokens[2, 1] = 7
@@ -222,20 +217,20 @@ def test_a_beam_that_is_lost_in_the_first_recording(model, recordings):
         assert torch.equal(features.isfinite(), expected.isfinite())
         assert length != 1 or not features[2].isfinite().any()
         steps.reorder([0, 1, 2, 3, 4, 5])
-    assert len(recordings) == 1 and works(model.decoder)
+    assert len(captures) == 1 and works(model.decoder)
 
 
-def test_what_was_not_written_is_not_read(model, recordings):
-    steps = Steps(model, next_token.recorder(None))
+def test_what_was_not_written_is_not_read(model, captures):
+    steps = Steps(model, plan.capturer(None))
     for _ in range(3):
         assert_close(*steps.take())
         steps.reorder([0, 1, 2, 3, 4, 5])
-    for state in steps.past.states:
-        state.cache.filled.narrow(-2, 3 * BEAMS, 2 * BEAMS).fill_(1e6)
+    for cache in steps.past.caches:
+        cache.entries.narrow(3, 3 * BEAMS, 2 * BEAMS).fill_(1e6)
     assert_close(*steps.take())
 
 
-def test_a_recording_that_fails_costs_a_warning(model, caplog, monkeypatch):
+def test_a_graph_that_fails_costs_a_warning(model, caplog, monkeypatch):
     def refuse(run):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
@@ -246,14 +241,14 @@ def test_a_recording_that_fails_costs_a_warning(model, caplog, monkeypatch):
             steps.reorder([0, 1, 2, 3, 4, 5])
     (warning,) = caplog.records
     assert warning.getMessage() == (
-        "decoder steps of TransformerDecoderBase are not recorded as a CUDA graph: RuntimeError: CUDA error: operation "
+        "decoder steps of TransformerDecoderBase are not captured as CUDA graphs: RuntimeError: CUDA error: operation "
         "not permitted when stream is capturing"
     )
 
 
-def test_a_recording_that_differs_is_not_used(model, caplog):
+def test_a_graph_that_differs_is_not_used(model, caplog):
     def wrong(run):
-        replay, (features, attention) = record(run)
+        replay, (features, attention) = capture(run)
         return (lambda: (replay(), features.mul_(1.1))), (features, attention)
 
     steps = Steps(model, wrong)
@@ -265,8 +260,8 @@ def test_a_recording_that_differs_is_not_used(model, caplog):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("CUDA error: out of memory")], ids=repr)
-def test_without_memory_for_a_recording_steps_are_taken_without(error, model, caplog):
-    """Once for the same tensors; it is no verdict."""
+def test_without_memory_for_a_graph_steps_are_taken_without(error, model, caplog):
+    """Once for the same tensors; it verifies nothing."""
     attempts = []
 
     def full(run):
@@ -277,18 +272,18 @@ def test_without_memory_for_a_recording_steps_are_taken_without(error, model, ca
     for _ in range(4):
         assert_close(*steps.take())
         steps.reorder([0, 1, 2, 3, 4, 5])
-    assert len(attempts) == 1 and not caplog.records and model.decoder not in verdicts
+    assert len(attempts) == 1 and not caplog.records and model.decoder not in verified
 
 
-def test_without_memory_for_a_step_the_error_is_raised(model, recordings, monkeypatch):
-    steps = Steps(model, next_token.recorder(None))
+def test_without_memory_for_a_step_the_error_is_raised(model, captures, monkeypatch):
+    steps = Steps(model, plan.capturer(None))
     steps.take()
     monkeypatch.setattr(DecoderStep, "layers", lambda *args: torch.ones(2**60))
     with pytest.raises(RuntimeError, match="memory"):
         steps.take()
 
 
-def test_a_recording_that_holds_nothing_is_not_used(model, caplog):
+def test_a_graph_that_holds_nothing_is_not_used(model, caplog):
     """As where a graph is captured on another device than that of the model."""
     steps = Steps(model, lambda run: (lambda: None, run()))
     with caplog.at_level(logging.WARNING):
@@ -298,24 +293,24 @@ def test_a_recording_that_holds_nothing_is_not_used(model, caplog):
     assert len(caplog.records) == 1 and not works(model.decoder)
 
 
-def test_a_verdict_is_for_a_dtype(recordings):
+def test_a_verification_is_for_a_dtype(captures):
     model = enable_el_attention(build_model("transformer", WORDS))
     for dtype in (torch.float64, torch.float32, torch.float32):
-        steps = Steps(model.to(dtype), next_token.recorder(None))
+        steps = Steps(model.to(dtype), plan.capturer(None))
         for _ in range(2):
             steps.take()
             steps.reorder([0, 1, 2, 3, 4, 5])
-        assert verdicts[model.decoder] == ((torch.device("cpu"), dtype), True)
+        assert verified[model.decoder] == ((torch.device("cpu"), dtype), True)
 
 
 @pytest.mark.parametrize("waits", [lambda x: bool(x.any()), lambda x: x[x > 0], lambda x: x.nonzero()])
 def test_the_imitation_refuses_what_a_graph_cannot_hold(waits):
     with pytest.raises(WaitsForAValueError):
-        record(lambda: waits(torch.ones(3)))
+        capture(lambda: waits(torch.ones(3)))
 
 
-def test_nothing_is_recorded_on_a_cpu():
-    assert cuda_graph.recorder(torch.device("cpu")) is None
+def test_nothing_is_captured_on_a_cpu():
+    assert cuda_graph.capturer(torch.device("cpu")) is None
     model = enable_el_attention(build_model("transformer", WORDS).float())
     generator = ELSequenceGenerator([model], WORDS, beam_size=2, max_len_b=6)
     generator.generate([model], batch(WORDS, [5, 3]))

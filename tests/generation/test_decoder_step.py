@@ -1,4 +1,4 @@
-"""The straight-line decoder step: what fairseq's decoder computes from the same state, layer by layer."""
+"""The fast path of a decoder step: what fairseq's decoder computes from the same state, layer by layer."""
 
 import pytest
 import torch
@@ -7,15 +7,14 @@ from helpers import assert_close, batch, build_model, dictionary
 from random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention
-from el_fairseq.cache.ancestors import LINEAGE, Lineage
-from el_fairseq.cache.layout import HIDDEN, PROJECTED
+from el_fairseq.cache import CACHES, BeamCaches, Layout
 from el_fairseq.convert.el_attention import use_el_attention
-from el_fairseq.generation.decoder_step import DecoderStep, is_straight
+from el_fairseq.generation.decoder_step import DecoderStep, why_no_fast_step
 from el_fairseq.ops import products
 
 WORDS = dictionary(30)
 SENTENCES, BEAMS, STEPS = 3, 2, 20  # more steps than a cache has room for at first
-LAYOUTS = [(kept, source) for kept in (HIDDEN, PROJECTED) for source in (HIDDEN, PROJECTED)]
+LAYOUTS = [(kept, source) for kept in (Layout.HIDDEN, Layout.PROJECTED) for source in (Layout.HIDDEN, Layout.PROJECTED)]
 OPTIONS = {
     "plain": {},
     "normalizes before": {"decoder_normalize_before": True},
@@ -42,7 +41,7 @@ def both_ways(model, lineage, pads=False, steps=STEPS):
     if hasattr(model, "encoder"):
         source = model.encoder.forward_torchscript(batch(WORDS, lengths)["net_input"])
         source = model.encoder.reorder_encoder_out(source, order // BEAMS)
-    states = [{LINEAGE: Lineage(SENTENCES, BEAMS, "cpu")} if lineage else {} for _ in range(2)]
+    states = [{CACHES: BeamCaches(SENTENCES, BEAMS, "cpu")} if lineage else {} for _ in range(2)]
     straight = DecoderStep(decoder, states[0])
     tokens = torch.randint(4, 30, (order.numel(), steps), generator=generator)
     if pads:
@@ -61,7 +60,7 @@ def both_ways(model, lineage, pads=False, steps=STEPS):
         for state in states:
             decoder.reorder_incremental_state_scripting(state, order)
             if lineage:
-                state[LINEAGE].reorder(order)
+                state[CACHES].reorder(order)
 
 
 def assert_both_are_one(model, *args, **kwargs):
@@ -77,23 +76,23 @@ def assert_both_are_one(model, *args, **kwargs):
 
 
 @pytest.mark.parametrize("lineage", [False, True], ids=["own past", "shared past"])
-@pytest.mark.parametrize("layouts", LAYOUTS, ids="-".join)
+@pytest.mark.parametrize("layouts", LAYOUTS, ids=lambda pair: "-".join(layout.value for layout in pair))
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_is_the_decoder(options, layouts, lineage):
     model = build_model("transformer", WORDS, **options)
-    use_el_attention(model, lambda attended: layouts[attended.kind == "cross"])
-    assert is_straight(model.decoder)
+    use_el_attention(model, lambda request: layouts[request.kind == "cross"])
+    assert why_no_fast_step(model.decoder) is None
     assert_both_are_one(model, lineage)
 
 
-@pytest.mark.parametrize("few", [0, products.FEW], ids=["packed", "few"])
+@pytest.mark.parametrize("few", [0, products.SMALL_PRODUCT], ids=["packed", "few"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_is_the_decoder_over_packed_weights(dtype, few, monkeypatch):
-    monkeypatch.setattr(products, "FEW", few)
+    monkeypatch.setattr(products, "SMALL_PRODUCT", few)
     model = build_model("transformer", WORDS).to(dtype)
     enable_el_attention(model)
     assert_both_are_one(model, True)
-    assert model.decoder.layers[0].self_attn.q_proj in products.joint_copies or dtype is torch.bfloat16
+    assert model.decoder.layers[0].self_attn.q_proj in products.joint_packed_weights or dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("variant", ["mhe-mul", "mhe-add", "mqa", "sha"])
@@ -101,7 +100,7 @@ def test_is_the_decoder_over_packed_weights(dtype, few, monkeypatch):
 def test_is_the_decoder_with_shared_keys_and_values(variant, lineage):
     options = {"attention_variant": variant, "attention_variant_where": "decoder,cross"}
     model = enable_el_attention(build_model("mhe_transformer_wmt_en_de", WORDS, **options))
-    assert is_straight(model.decoder)
+    assert why_no_fast_step(model.decoder) is None
     assert_both_are_one(model, lineage)
 
 
@@ -181,25 +180,25 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_not_straight(case):
     model = enable_el_attention(build_model("transformer", WORDS))
-    assert is_straight(model.decoder)
+    assert why_no_fast_step(model.decoder) is None
     REFUSED[case](model)
-    assert not is_straight(model.decoder)
+    assert why_no_fast_step(model.decoder)
 
 
 def test_autocast_and_hooks_everywhere_are_not_straight():
     model = enable_el_attention(build_model("transformer", WORDS))
     with torch.autocast("cpu", torch.bfloat16):
-        assert not is_straight(model.decoder)
+        assert why_no_fast_step(model.decoder)
     hook = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
-    assert not is_straight(model.decoder)
+    assert why_no_fast_step(model.decoder)
     hook.remove()
-    assert is_straight(model.decoder)
+    assert why_no_fast_step(model.decoder) is None
 
 
 @pytest.mark.parametrize("option", ["scale_heads", "scale_attn", "scale_fc", "scale_resids", "quant_noise_pq"])
 def test_options_that_are_not_straight(option):
     value = 0.1 if option == "quant_noise_pq" else True
-    assert not is_straight(enable_el_attention(build_model("transformer", WORDS, **{option: value})).decoder)
+    assert why_no_fast_step(enable_el_attention(build_model("transformer", WORDS, **{option: value})).decoder)
 
 
 def test_projections_are_one_product_where_it_is_used():
@@ -209,5 +208,5 @@ def test_projections_are_one_product_where_it_is_used():
     source = model.encoder.forward_torchscript(batch(WORDS, [5, 4])["net_input"])
     straight(torch.full((2, 1), 5), source)
     attentions = [layer.self_attn for layer in model.decoder.layers]
-    assert all(attention.q_proj in products.joint_copies for attention in attentions)
-    assert not any(getattr(a, f"{name}_proj") in products.copies for a in attentions for name in "qkv")
+    assert all(attention.q_proj in products.joint_packed_weights for attention in attentions)
+    assert not any(getattr(a, f"{name}_proj") in products.packed_weights for a in attentions for name in "qkv")

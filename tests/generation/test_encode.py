@@ -20,7 +20,7 @@ LENGTHS = [12, 11, 7, 7, 3, 2, 9]
 @pytest.fixture
 def calls(monkeypatch):
     """Shapes of what is encoded at once; ten tokens a part."""
-    monkeypatch.setattr(module, "ROWS", 10)
+    monkeypatch.setattr(module, "CHUNK_ROWS", 10)
     shapes, embed = [], TransformerEncoderBase.forward_embedding
 
     def spy(self, src_tokens, *args, **kwargs):
@@ -57,7 +57,7 @@ def test_neighbours_go_together_as_far_as_they_fit(lengths, tokens, parts):
 @pytest.mark.parametrize("arch", ["transformer", "bart_base", "mhe_transformer_wmt_en_de"])
 @pytest.mark.parametrize("left", [True, False], ids=["left padded", "right padded"])
 def test_output_is_stocks_where_there_are_tokens(arch, left, monkeypatch):
-    monkeypatch.setattr(module, "ROWS", 10)
+    monkeypatch.setattr(module, "CHUNK_ROWS", 10)
     model = build_model(arch, WORDS, encoder_normalize_before=left)
     net_input = batch(WORDS, LENGTHS)["net_input"]
     if not left:

@@ -8,7 +8,7 @@ from random_cases import random_case
 from random_searches import STRATEGIES
 
 from el_fairseq import disable_el_attention, enable_el_attention
-from el_fairseq.cache.layout import HIDDEN, PROJECTED
+from el_fairseq.cache import Layout
 from el_fairseq.convert.el_attention import use_el_attention
 
 CASES = 200
@@ -23,8 +23,9 @@ def test_every_way_in_gives_stocks_output(seed, device):
     for mode in ("on", "auto", "off"):
         enable_el_attention(model, mode)
         case.assert_same(case.ours([model]), expected)
-    for layouts in ((HIDDEN, PROJECTED), (PROJECTED, HIDDEN)):  # of self- and of cross-attention; equal ones are above
-        use_el_attention(model, lambda attended, layouts=layouts: layouts[attended.kind == "cross"])
+    # of self- and of cross-attention; equal ones are above
+    for layouts in (Layout.HIDDEN, Layout.PROJECTED), (Layout.PROJECTED, Layout.HIDDEN):
+        use_el_attention(model, lambda request, layouts=layouts: layouts[request.kind == "cross"])
         case.assert_same(case.ours([model]), expected)
     # The el_ architecture from the same weights, under stock's own generator.
     disable_el_attention(model)

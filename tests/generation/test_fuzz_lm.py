@@ -8,7 +8,7 @@ from test_fuzz import CASES, assert_searches_are_mixed, on_cpu
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
-from el_fairseq.generation.prefill import why_step_by_step
+from el_fairseq.generation.prefill import why_no_prefill
 
 
 @pytest.mark.usefixtures("float64")
@@ -22,7 +22,7 @@ def test_every_search_continues_prompts_as_stock(seed, device):
         generator = case.search.build_generator(ELSequenceGenerator, [model])
         stock_attention = mode == "off" and case.arch == "transformer_lm"
         fused = generator.lm_model is not None
-        assert (why_step_by_step(generator) is not None) == (stock_attention or fused)
+        assert (why_no_prefill(generator) is not None) == (stock_attention or fused)
         case.assert_same(case.search.generate(generator, case.sample), expected)
     if seed % 4 == 1 and case.arch == "transformer_lm":  # the el_ architecture under stock's own generator
         twin = case.build_model("el_transformer_lm").to(device)

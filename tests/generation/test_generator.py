@@ -10,7 +10,7 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
-from el_fairseq.cache.growing import BLOCK, GrowingCache
+from el_fairseq.cache.buffer import BLOCK, GrowingBuffer
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
 
 WORDS = dictionary(12)
@@ -42,13 +42,13 @@ def test_encoder_output_is_neither_expanded_nor_ordered_anew_while_no_sentence_l
 
 def test_state_is_written_in_place(monkeypatch):
     """While no row leaves and no block is full, each step finds its cache where the last one left it."""
-    places, append = {}, GrowingCache.append
+    places, append = {}, GrowingBuffer.append
 
     def spy(cache, new):
         append(cache, new)
         places.setdefault(id(cache), []).append((cache.buffer.shape, cache.buffer.data_ptr()))
 
-    monkeypatch.setattr(GrowingCache, "append", spy)
+    monkeypatch.setattr(GrowingBuffer, "append", spy)
     generator_of(enable_el_attention(build_model("transformer", WORDS), "on"), min_len=15).generate(None, SAMPLE)
     assert len(places) == 2
     for steps in places.values():

@@ -13,7 +13,7 @@ from random_lms import build_lm, random_prompts
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator, prefill
 from el_fairseq.generation.decoder_step import DecoderStep
-from el_fairseq.generation.prefill import prompt_lengths, why_step_by_step
+from el_fairseq.generation.prefill import prefix_lengths, why_no_prefill
 
 WORDS = dictionary(30)
 SEARCHES = {"beam": search.BeamSearch, "sampling": search.Sampling}
@@ -41,7 +41,7 @@ def generate(cls, models, batch, kind="beam", **options):
 @pytest.mark.parametrize("kind", ["beam", "sampling"])
 def test_the_prompt_is_one_pass_and_one_state_a_sentence(kind, monkeypatch):
     model, calls = enable_el_attention(build(), "on"), []
-    read, step = prefill.read_prompts, DecoderStep.__call__
+    read, step = prefill.prefill_pass, DecoderStep.__call__
 
     def read_spy(decoder, tokens, keep):
         calls.append(tuple(tokens.shape))
@@ -51,7 +51,7 @@ def test_the_prompt_is_one_pass_and_one_state_a_sentence(kind, monkeypatch):
         calls.append((tokens.size(0), 1))
         return step(self, tokens, encoder_out)
 
-    monkeypatch.setattr(prefill, "read_prompts", read_spy)
+    monkeypatch.setattr(prefill, "prefill_pass", read_spy)
     monkeypatch.setattr(DecoderStep, "__call__", step_spy)
     generator, _ = generate(ELSequenceGenerator, [model], sample([12, 12, 9]), kind, min_len=25)
     # begin-of-sentence and all prompts, then a token a step: of the third sentence alone while the others have prompt
@@ -67,7 +67,7 @@ def test_an_ensemble_reads_its_prompt_at_once():
     _, expected = generate(SequenceGenerator, [write_out(model) for model in models], batch)
     enable_el_attention(models, "on")
     generator, actual = generate(ELSequenceGenerator, models, batch)
-    assert why_step_by_step(generator) is None
+    assert why_no_prefill(generator) is None
     assert_same_hypotheses(actual, expected)
 
 
@@ -85,7 +85,7 @@ def test_a_prompt_as_long_as_the_limit_and_one_without_tokens():
 def test_retained_dropout_falls_back_and_says_so(caplog):
     model = enable_el_attention(build(dropout=0.3), "on")
     generator = ELSequenceGenerator([model], WORDS, beam_size=2)
-    assert why_step_by_step(generator) is None
+    assert why_no_prefill(generator) is None
     model.make_generation_fast_(retain_dropout=True)
     prompts = sample([5, 3])
     with caplog.at_level("INFO"):
@@ -97,5 +97,5 @@ def test_retained_dropout_falls_back_and_says_so(caplog):
 
 def test_prompt_lengths():
     prompts = torch.tensor([[5, 6, 7], [5, 1, 1], [5, 2, 7], [2, 5, 5], [1, 5, 1]])
-    assert prompt_lengths(prompts, pad=1, eos=2, limit=9) == [3, 1, 1, 0, 0]
-    assert prompt_lengths(prompts, pad=1, eos=2, limit=2) == [2, 1, 1, 0, 0]
+    assert prefix_lengths(prompts, pad=1, eos=2, limit=9) == [3, 1, 1, 0, 0]
+    assert prefix_lengths(prompts, pad=1, eos=2, limit=2) == [2, 1, 1, 0, 0]

@@ -11,7 +11,7 @@ from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from helpers import batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
-from el_fairseq.cache.growing import BLOCK
+from el_fairseq.cache.buffer import BLOCK
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.memory import state_bytes
 

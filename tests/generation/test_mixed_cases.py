@@ -8,9 +8,8 @@ from every_way import DifferenceError, compare_every_way, poisoned_memory
 from mixed_cases import KINDS, mixed_case
 from random_searches import STRATEGIES
 
-from el_fairseq.cache.ancestors import Lineage
-from el_fairseq.cache.growing import CrossAttentionState, GrowingCache
-from el_fairseq.cache.static import FixedLineage
+from el_fairseq.cache import BeamCaches, SourceCache, StaticBeamCaches
+from el_fairseq.cache.buffer import GrowingBuffer
 from el_fairseq.generation import generator
 from el_fairseq.generation.hypotheses import AttentionTrace
 from el_fairseq.generation.next_token import NextToken
@@ -51,8 +50,8 @@ def test_memory_that_nobody_has_written_to_is_poisoned():
 
 
 def forgetful(self, like, capacity):
-    """``GrowingCache._grow`` that leaves what was there behind."""
-    self.buffer = like.new_empty(*like.shape[:-2], capacity, like.size(-1))
+    """``GrowingBuffer._grow`` that leaves what was there behind."""
+    self.storage = like.new_empty(*like.shape[:3], capacity, like.size(4))
 
 
 def imprecise(normalize):
@@ -69,12 +68,12 @@ def staying(reorder):
 
 
 BROKEN = {
-    "a cache that forgets when it grows": (GrowingCache, "_grow", lambda grow: forgetful),
+    "a cache that forgets when it grows": (GrowingBuffer, "_grow", lambda grow: forgetful),
     "scores that are off by a ten-millionth": (NextToken, "normalize", imprecise),
     "scores of another sentence": (generator, "best_continuations", shifted),
-    "a shared past whose beams stay": (Lineage, "reorder", staying),
-    "a recorded past whose beams stay": (FixedLineage, "reorder", staying),
-    "sources of sentences that have left": (CrossAttentionState, "reorder", lambda reorder: lambda self, order: None),
+    "a shared past whose beams stay": (BeamCaches, "reorder", staying),
+    "a recorded past whose beams stay": (StaticBeamCaches, "reorder", staying),
+    "sources of sentences that have left": (SourceCache, "reorder", lambda reorder: lambda self, order: None),
     "attention that is not followed": (
         AttentionTrace,
         "follow",

@@ -9,7 +9,9 @@ from random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import next_token as module
-from el_fairseq.generation.next_token import NextToken, is_one_product
+from el_fairseq.generation.decoder_step import why_no_fast_step
+from el_fairseq.generation.next_token import NextToken
+from el_fairseq.generation.plan import BatchPlan, why_no_one_product
 
 WORDS = dictionary(30)
 SAMPLE = batch(WORDS, [12, 7, 5, 3])
@@ -20,6 +22,13 @@ ADAPTIVE = {"adaptive_softmax_cutoff": "10,20", "adaptive_softmax_dropout": 0.0,
 def no_gradients():
     with torch.no_grad():
         yield
+
+
+def next_token_of(ensemble, temperature):
+    one_product = why_no_one_product(ensemble) is None
+    fast = one_product and why_no_fast_step(ensemble.single_model.decoder) is None
+    plan = BatchPlan(one_product, fast, [None] * ensemble.models_size, capture=None, prefill=False, prune_late=False)
+    return NextToken(ensemble, temperature, plan)
 
 
 def steps(ensemble, decode, count=3):
@@ -36,11 +45,11 @@ def steps(ensemble, decode, count=3):
 @pytest.mark.parametrize("arch", ["transformer", "bart_base", "transformer_lm"])
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_is_the_ensembles(arch, temperature, dtype, rows, monkeypatch):
-    monkeypatch.setattr(module, "PART", rows * len(WORDS) * dtype.itemsize)
+    monkeypatch.setattr(module, "PART_BYTES", rows * len(WORDS) * dtype.itemsize)
     model = (build_lm(WORDS) if arch == "transformer_lm" else build_model(arch, WORDS)).to(dtype)
     ensemble = EnsembleModel([enable_el_attention(model)])
-    assert is_one_product(ensemble)
-    next_token, copies = NextToken(ensemble, temperature), []
+    assert why_no_one_product(ensemble) is None
+    next_token, copies = next_token_of(ensemble, temperature), []
 
     def decode(*args):
         lprobs, attention = next_token(*args)
@@ -59,7 +68,7 @@ def test_is_the_ensembles(arch, temperature, dtype, rows, monkeypatch):
 
 def test_rows_that_left_are_not_there():
     ensemble = EnsembleModel([enable_el_attention(build_lm(WORDS))])
-    next_token = NextToken(ensemble, 1.0)
+    next_token = next_token_of(ensemble, 1.0)
     for rows in (4, 2, 6):
         assert next_token(torch.full((rows, 1), 5), None, [{}])[0].shape == (rows, 30)
 
@@ -92,13 +101,13 @@ def test_what_is_not_one_product_decodes_as_it_does(case):
     models = [model, build_model("transformer", WORDS, seed=1)] if case == "two models" else [model]
     enable_el_attention(models)
     CASES[case](model)
-    assert not is_one_product((Own if case == "own ensemble" else EnsembleModel)(models))
+    assert why_no_one_product((Own if case == "own ensemble" else EnsembleModel)(models))
 
 
 def test_with_gradients_the_ensemble_decodes():
     with torch.enable_grad():
         ensemble = EnsembleModel([enable_el_attention(build_lm(WORDS))])
-        lprobs, _ = NextToken(ensemble, 1.0)(torch.full((2, 1), 5), None, [{}])
+        lprobs, _ = next_token_of(ensemble, 1.0)(torch.full((2, 1), 5), None, [{}])
     assert lprobs.requires_grad
 
 
@@ -106,14 +115,14 @@ def test_a_decoder_that_returns_nothing_but_features():
     model = build_model("transformer", WORDS)
     model.decoder.__class__ = TransformerDecoderScriptable
     ensemble = EnsembleModel([enable_el_attention(model)])
-    assert is_one_product(ensemble)
-    ((_, attention),) = steps(ensemble, NextToken(ensemble, 1.0), count=1)
+    assert why_no_one_product(ensemble) is None
+    ((_, attention),) = steps(ensemble, next_token_of(ensemble, 1.0), count=1)
     assert attention is None
 
 
 def test_two_models_are_the_ensembles():
     ensemble = EnsembleModel([enable_el_attention(build_model("transformer", WORDS, seed=seed)) for seed in (0, 1)])
-    actual = steps(ensemble, NextToken(ensemble, 0.7))
+    actual = steps(ensemble, next_token_of(ensemble, 0.7))
     expected = steps(ensemble, lambda *args: ensemble.forward_decoder(*args, 0.7))
     for (ours, _), (stocks, _) in zip(actual, expected):
         assert torch.equal(ours, stocks)
@@ -126,7 +135,7 @@ def test_an_embedding_that_has_grown_under_its_output_layer():
     grown = torch.nn.Parameter(torch.cat((weight, weight[:3])))
     model.decoder.embed_tokens.weight = model.decoder.output_projection.weight = grown
     ensemble = EnsembleModel([enable_el_attention(model)])
-    next_token = NextToken(ensemble, 1.0)
+    next_token = next_token_of(ensemble, 1.0)
     actual = steps(ensemble, lambda *args: (next_token(*args)[0].clone(), None))
     expected = steps(ensemble, ensemble.forward_decoder)
     assert actual[0][0].shape == (4, 33)

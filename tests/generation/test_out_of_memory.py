@@ -15,7 +15,7 @@ from test_speech import sample as speech_sample
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
-from el_fairseq.generation.out_of_memory import BatchSplitter, is_out_of_memory, rows_of
+from el_fairseq.generation.out_of_memory import BatchSplitter, is_out_of_memory, slice_batch
 
 WORDS = dictionary(30)
 ON_CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."
@@ -223,7 +223,7 @@ def test_rows_of_everything_that_has_a_row_a_sentence():
         "other": torch.zeros(4, 3),
         "scalar": torch.tensor(3),
     }
-    part = rows_of(given, 3, slice(1, 3))
+    part = slice_batch(given, 3, slice(1, 3))
     assert part["id"].tolist() == [1, 2] and part["names"] == ["b", "c"] and part["nsentences"] == 3
     assert part["net_input"]["src_tokens"].tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
     assert part["net_input"]["padding_mask"] is None and part["other"].shape == (4, 3) and part["scalar"] == 3

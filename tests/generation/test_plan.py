@@ -10,62 +10,63 @@ from helpers import batch, build_model, dictionary
 from random_lms import build_lm
 
 from el_fairseq import enable_el_attention
-from el_fairseq.cache.ancestors import Lineage, LineageState
-from el_fairseq.cache.layout import HIDDEN, PROJECTED, Attended
-from el_fairseq.cache.static import FixedLineage
+from el_fairseq.cache import BeamCaches, CacheRequest, Layout, StaticBeamCaches
+from el_fairseq.cache.beams import BeamCache
 from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation import plan as module
-from el_fairseq.generation.plan import cheapest, costs, shared_past
+from el_fairseq.generation.plan import cheapest, costs, shared_caches
 
 
-def attended(kind, source, beams, heads=8, dim=512, dtype=torch.float32, sentences=2):
-    return Attended(kind, torch.empty(source, sentences, dim, dtype=dtype), beams, heads)
+def request(kind, source, beams, heads=8, dim=512, dtype=torch.float32, sentences=2):
+    return CacheRequest(kind, torch.empty(source, sentences, dim, dtype=dtype), beams, heads)
 
 
-@pytest.mark.parametrize("kind", ["self", "prompt", "cross"])
+@pytest.mark.parametrize("kind", ["self", "prefix", "cross"])
 def test_keys_and_values_on_a_cpu(kind):
-    assert cheapest(attended(kind, 25, 4)) == PROJECTED
+    assert cheapest(request(kind, 25, 4)) == Layout.PROJECTED
 
 
 @pytest.mark.parametrize(
     "kind, source, beams, rate, expected",
     [
-        ("cross", 1024, 4, 140, HIDDEN),
-        ("cross", 1024, 1, 140, HIDDEN),
-        ("cross", 1024, 4, 15, PROJECTED),  # without tensor cores
-        ("cross", 8, 4, 140, PROJECTED),  # expanding queries costs more than so short a source
-        ("self", 1, 1, 140, HIDDEN),
-        ("self", 1, 1, 15, PROJECTED),
-        ("prompt", 512, 4, 140, HIDDEN),
-        ("prompt", 512, 4, 15, PROJECTED),
+        ("cross", 1024, 4, 140, Layout.HIDDEN),
+        ("cross", 1024, 1, 140, Layout.HIDDEN),
+        ("cross", 1024, 4, 15, Layout.PROJECTED),  # without tensor cores
+        ("cross", 8, 4, 140, Layout.PROJECTED),  # expanding queries costs more than so short a source
+        ("self", 1, 1, 140, Layout.HIDDEN),
+        ("self", 1, 1, 15, Layout.PROJECTED),
+        ("prefix", 512, 4, 140, Layout.HIDDEN),
+        ("prefix", 512, 4, 15, Layout.PROJECTED),
     ],
 )
 def test_arithmetic_of_gpus(kind, source, beams, rate, expected):
     """BART-large's attentions; the device is made up, the formula is the one in use."""
-    cost = costs(attended(kind, source, beams, heads=16, dim=1024, dtype=torch.float16), rate)
+    cost = costs(request(kind, source, beams, heads=16, dim=1024, dtype=torch.float16), rate)
     assert min(cost, key=cost.get) == expected
 
 
 def test_costs_are_those_of_the_docstring():
-    cost = costs(attended("cross", 100, 4), rate=10)  # float32
-    assert cost[HIDDEN] == pytest.approx(4 * 4 * 8 / 10 + 4 * 4 * 512 / 100 / 10)
-    assert cost[PROJECTED] == pytest.approx(8 + 4 * 512 / 64 / 10)
+    cost = costs(request("cross", 100, 4), rate=10)  # float32
+    assert cost[Layout.HIDDEN] == pytest.approx(4 * 4 * 8 / 10 + 4 * 4 * 512 / 100 / 10)
+    assert cost[Layout.PROJECTED] == pytest.approx(8 + 4 * 512 / 64 / 10)
 
 
-@pytest.mark.parametrize("free, expected", [(10**9, PROJECTED), (10**6, HIDDEN), (None, PROJECTED)])
+@pytest.mark.parametrize(
+    "free, expected", [(10**9, Layout.PROJECTED), (10**6, Layout.HIDDEN), (None, Layout.PROJECTED)]
+)
 def test_keys_and_values_only_where_they_fit(free, expected, monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda device: free)
-    assert cheapest(attended("cross", 25, 4)) == expected
-    assert cheapest(attended("prompt", 25, 4)) == PROJECTED
+    assert cheapest(request("cross", 25, 4)) == expected
+    assert cheapest(request("prefix", 25, 4)) == Layout.PROJECTED
 
 
 def test_each_decision_is_logged_once(caplog):
-    module._explain.cache_clear()
+    module.explain.cache_clear()
     with caplog.at_level(logging.DEBUG, logger=module.__name__):
         for _ in range(3):
-            cheapest(attended("cross", 25, 4))
-        cheapest(attended("self", 1, 1))
+            cheapest(request("cross", 25, 4))
+        cheapest(request("self", 1, 1))
     assert [record.getMessage() for record in caplog.records] == [
         "cross-attention of 8 heads, 4 beams, torch.float32 on cpu: projected, faster on a CPU",
         "self-attention of 8 heads, 1 beams, torch.float32 on cpu: projected, faster on a CPU",
@@ -78,7 +79,7 @@ def test_a_decision_holds_for_the_batch():
 
     def plan(asked):
         decisions.append(asked.kind)
-        return HIDDEN if len(decisions) % 2 else PROJECTED
+        return Layout.HIDDEN if len(decisions) % 2 else Layout.PROJECTED
 
     use_el_attention(model, plan)
     source = torch.tensor([[4, 5, 6, 2]])
@@ -89,12 +90,12 @@ def test_a_decision_holds_for_the_batch():
     assert decisions == ["self", "cross"] * len(model.decoder.layers)
 
 
-def test_who_shares_a_past():
+def test_whose_beams_share_a_cache():
     words = dictionary(12)
     search = BeamSearch(words)
 
     def shares(model, search=search, beams=2):
-        return isinstance(shared_past(model, search, 3, beams, records=False), Lineage)
+        return isinstance(shared_caches(model, search, 3, beams, captures=False), BeamCaches)
 
     model = enable_el_attention(build_model("transformer", words), "on")
     assert shares(model) and shares(model.half()) and not shares(model, beams=1)
@@ -107,9 +108,9 @@ def test_who_shares_a_past():
         if isinstance(module_, FairseqDropout):
             module_.apply_during_inference = True
     assert not shares(drawing)
-    assert shared_past(drawing, search, 3, 2, records=True) is None
-    for beams in (1, 2):  # where steps are recorded, the past is what a recording can read, even if there is one beam
-        assert isinstance(shared_past(model, search, 3, beams, records=True), FixedLineage)
+    assert shared_caches(drawing, search, 3, 2, captures=True) is None
+    for beams in (1, 2):  # a graph reads static caches, even if there is one beam
+        assert isinstance(shared_caches(model, search, 3, beams, captures=True), StaticBeamCaches)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,8 @@ def test_who_shares_a_past():
 )
 def test_the_generator_shares_it(options, shared, monkeypatch):
     words, states = dictionary(12), []
-    append = LineageState.append
-    monkeypatch.setattr(LineageState, "append", lambda self, *args: states.append(self) or append(self, *args))
+    append = BeamCache.append
+    monkeypatch.setattr(BeamCache, "append", lambda self, *args: states.append(self) or append(self, *args))
     model = enable_el_attention(build_model("transformer", words))
     generator = ELSequenceGenerator([model], words, **{"beam_size": 3, "max_len_b": 5, **options})
     generator.generate(None, batch(words, [5, 3]))

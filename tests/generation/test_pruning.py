@@ -1,8 +1,8 @@
-"""When sentences leave: at once, or by halves and without waiting."""
+"""When sentences are pruned: at once, or by halves and without waiting."""
 
 import torch
 
-from el_fairseq.generation.pruning import Departures
+from el_fairseq.generation.pruning import Pruning
 
 
 def ended(count, sentences=6):
@@ -10,8 +10,8 @@ def ended(count, sentences=6):
 
 
 def test_at_once():
-    departures = Departures(delayed=False)
-    assert [departures.due(ended(count)) for count in (0, 1, 5, 6)] == [
+    pruning = Pruning(late=False)
+    assert [pruning.due(ended(count)) for count in (0, 1, 5, 6)] == [
         (False, False),
         (False, True),
         (False, True),
@@ -20,20 +20,20 @@ def test_at_once():
 
 
 def test_half_of_them_a_step_after_it_was_known():
-    departures = Departures(delayed=True)
-    assert [departures.due(ended(count)) for count in (0, 2, 3)] == [(False, False)] * 3
-    assert departures.due(ended(4)) == (False, True)  # 3 of 6 were known of; all 4 leave
+    pruning = Pruning(late=True)
+    assert [pruning.due(ended(count)) for count in (0, 2, 3)] == [(False, False)] * 3
+    assert pruning.due(ended(4)) == (False, True)  # 3 of 6 were known of; all 4 leave
     # What was known is of those that have left.
-    assert [departures.due(ended(count, sentences=2)) for count in (1, 2)] == [(False, False), (True, True)]
+    assert [pruning.due(ended(count, sentences=2)) for count in (1, 2)] == [(False, False), (True, True)]
 
 
 def test_all_may_have_ended_meanwhile():
-    departures = Departures(delayed=True)
-    departures.due(ended(3))
-    assert departures.due(ended(6)) == (True, True)
+    pruning = Pruning(late=True)
+    pruning.due(ended(3))
+    assert pruning.due(ended(6)) == (True, True)
 
 
 def test_one_sentence_needs_one_more_step():
-    departures = Departures(delayed=True)
-    assert departures.due(ended(1, sentences=1)) == (False, False)
-    assert departures.due(ended(1, sentences=1)) == (True, True)
+    pruning = Pruning(late=True)
+    assert pruning.due(ended(1, sentences=1)) == (False, False)
+    assert pruning.due(ended(1, sentences=1)) == (True, True)

@@ -5,10 +5,10 @@ import torch
 from fairseq.modules import MultiheadAttention
 from helpers import assert_close
 
-from el_fairseq.cache.layout import HIDDEN, PROJECTED
+from el_fairseq.cache import Layout
 from el_fairseq.modules import ELMultiheadAttention
 
-PLANS = [HIDDEN, PROJECTED]
+PLANS = [Layout.HIDDEN, Layout.PROJECTED]
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -18,7 +18,7 @@ def pair(layout, embed_dim=12, heads=3, seed=0, device="cpu", **options):
     stock = MultiheadAttention(embed_dim, heads, **options).double().eval()
     for parameter in stock.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    ours = ELMultiheadAttention(embed_dim, heads, plan=lambda attended: layout, **options).double().eval()
+    ours = ELMultiheadAttention(embed_dim, heads, plan=lambda request: layout, **options).double().eval()
     ours.load_state_dict(stock.state_dict())
     return stock.to(device), ours.to(device)
 
@@ -108,18 +108,22 @@ def test_no_biases(layout):
 
 
 def test_hidden_layout_keeps_only_inputs_and_cross_attention_keeps_nothing():
-    _, own = pair(HIDDEN, self_attention=True)
-    _, cross = pair(HIDDEN, encoder_decoder_attention=True)
+    _, own = pair(Layout.HIDDEN, self_attention=True)
+    _, cross = pair(Layout.HIDDEN, encoder_decoder_attention=True)
     x, source, state = torch.randn(1, 2, 12).double(), torch.randn(5, 1, 12).double(), {}
     own(x, x, x, incremental_state=state)
     cross(x, source, source, incremental_state=state, static_kv=True)
     kept, nothing = state.values()
-    assert torch.equal(kept.cache.filled, x.transpose(0, 1)) and len(kept.tensors()) == 1 and not nothing.tensors()
+    assert (
+        torch.equal(kept.entries.filled[0, :, 0], x.transpose(0, 1))
+        and len(kept.tensors()) == 1
+        and not nothing.tensors()
+    )
 
 
 def test_dropout_while_decoding_is_exact_with_stocks_draws():
     """``--retain-dropout``: weights that do not sum to 1 meet the value bias as they should."""
-    stock, ours = pair(HIDDEN, self_attention=True, dropout=0.5)
+    stock, ours = pair(Layout.HIDDEN, self_attention=True, dropout=0.5)
     states = ({}, {})
     for attention in (stock, ours):
         attention.dropout_module.apply_during_inference = True
@@ -134,7 +138,7 @@ def test_dropout_while_decoding_is_exact_with_stocks_draws():
 
 @pytest.mark.parametrize("kind", ["self_attention", "encoder_decoder_attention"])
 def test_without_incremental_state_it_is_stock_bit_by_bit(kind):
-    stock, ours = pair(HIDDEN, dropout=0.3, **{kind: True})
+    stock, ours = pair(Layout.HIDDEN, dropout=0.3, **{kind: True})
     stock.train(), ours.train()
     x = torch.randn(5, 2, 12).double()
     grads = []
@@ -173,7 +177,7 @@ def test_options_outside_the_identities_are_refused_by_name(options, message):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_calls_outside_the_identities_are_refused(call, message):
-    _, cross = pair(HIDDEN, encoder_decoder_attention=True)
+    _, cross = pair(Layout.HIDDEN, encoder_decoder_attention=True)
     source = torch.zeros(5, 2, 12).double()
     arguments = {"key": source, "value": source, "incremental_state": {}, **call}
     with pytest.raises(ValueError, match=message):

@@ -24,13 +24,13 @@ def load(name):
     return module
 
 
-ancestral, fused = load("ancestral"), load("fused")
+fused = load("fused")
 
 TOOL = Path(triton.__path__[0]) / "backends/nvidia/bin/cuobjdump"
 SHARED = {80: 163 * 1024, 90: 227 * 1024}  # bytes a block may have
-PADDED = {"PADDED": True, "MOVED": False, "DIVIDED": False}
-MOVED = {"PADDED": False, "MOVED": True, "DIVIDED": True}
-CASES = [(64, 1024, PADDED), (64, 768, MOVED), (20, 192, MOVED)]  # R, D and what the kernel does
+PADDED = {"PADDED": True, "DIVIDED": False}
+DIVIDED = {"PADDED": False, "DIVIDED": True}
+CASES = [(64, 1024, PADDED), (64, 768, DIVIDED), (20, 192, DIVIDED)]  # R, D and what the kernel does
 
 
 def compiled(kernel, capability, types, constants, **options):
@@ -56,7 +56,6 @@ def attend(capability, rows, dim, variant):
     types = dict.fromkeys(("query", "hidden"), "*fp16") | dict.fromkeys(("tops", "totals"), "*fp32")
     types["output"] = "*fp32" if variant["DIVIDED"] else "*fp16"
     types["padding"] = "*u8" if variant["PADDED"] else "*fp16"
-    types["ancestors"] = "*i64" if variant["MOVED"] else "*fp16"
     options = {"num_warps": launch.warps, "num_stages": launch.stages}
     used = compiled(fused._attend, capability, types, constants, **options)
     return {"kernel": f"fused {rows} x {dim} {variant}", "fits": used["shared"] <= SHARED[capability], **used}
@@ -68,16 +67,9 @@ def join(capability):
     return {"kernel": "join", "fits": True, **used}
 
 
-def attend_ancestors(capability):
-    types = dict.fromkeys(("query", "key", "value", "output"), "*bf16") | {"padding": "*u8", "ancestors": "*i64"}
-    constants = {"SHARING": 1, "PADDED": True, "DIM": 64, "COLUMNS": 64, "TOKENS": ancestral.TOKENS}
-    used = compiled(ancestral._attend, capability, types, constants, num_warps=ancestral.WARPS)
-    return {"kernel": "ancestral", "fits": True, **used}
-
-
 def main(capability):
     rows = [attend(capability, *case) for case in CASES]
-    print(json.dumps([*rows, join(capability), attend_ancestors(capability)], indent=1))
+    print(json.dumps([*rows, join(capability)], indent=1))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,14 @@ from torch.nn.utils import parametrizations, prune
 from el_fairseq.ops import packed as ops
 from el_fairseq.ops import products as module
 from el_fairseq.ops.packed import can_pack, pack, packed_linear, round_up
-from el_fairseq.ops.products import copies, forget_stale, joint_copies, joint_product, multiply, product_of
+from el_fairseq.ops.products import (
+    apply_linear,
+    drop_stale,
+    joint_linear_fn,
+    joint_packed_weights,
+    linear_fn,
+    packed_weights,
+)
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.ones(2, 2)), reason="PyTorch without oneDNN")
 
@@ -26,7 +33,7 @@ def no_gradients():
 @pytest.fixture
 def packed(monkeypatch):
     """The packed products that were made, of any size."""
-    monkeypatch.setattr(module, "FEW", 0)
+    monkeypatch.setattr(module, "SMALL_PRODUCT", 0)
     calls, product = [], module.packed_linear
     monkeypatch.setattr(module, "packed_linear", lambda *args: calls.append(args) or product(*args))
     return calls
@@ -43,7 +50,7 @@ def exact(linear, x):
 
 
 def assert_is_linear(linear, x):
-    for y in (multiply(linear, x), product_of(linear)(x)):
+    for y in (apply_linear(linear, x), linear_fn(linear)(x)):
         assert y.is_contiguous()
         torch.testing.assert_close(y.double(), exact(linear, x), atol=1e-5, rtol=1e-5)
 
@@ -84,52 +91,52 @@ def test_what_is_written_past_pytorch_is_noticed_once_a_batch(write, packed):
     """As averages of weights are, and some optimizers of fairseq."""
     linear, x = layer(), torch.randn(4, 24)
     assert_is_linear(linear, x)
-    before = multiply(linear, x)
+    before = apply_linear(linear, x)
     write(linear.weight.data)
-    torch.testing.assert_close(multiply(linear, x), before, rtol=0, atol=0)  # as long as the batch lasts
-    forget_stale([linear])
+    torch.testing.assert_close(apply_linear(linear, x), before, rtol=0, atol=0)  # as long as the batch lasts
+    drop_stale([linear])
     assert_is_linear(linear, x)
     write(linear.weight.data)
-    torch.testing.assert_close(product_of(linear)(x).double(), exact(linear, x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(linear_fn(linear)(x).double(), exact(linear, x), atol=1e-5, rtol=1e-5)
     both = [linear, layer(24, 21)]
-    joint_product(both)(x)
+    joint_linear_fn(both)(x)
     write(both[1].weight.data)
     expected = torch.cat([exact(linear, x) for linear in both], dim=-1)
-    torch.testing.assert_close(joint_product(both)(x).double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(joint_linear_fn(both)(x).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_training_gradients_and_other_precisions_stay_as_they_are(packed):
     linear, x = layer().train(), torch.randn(4, 24)
-    for product in (product_of(linear), lambda x: multiply(linear, x)):
+    for product in (linear_fn(linear), lambda x: apply_linear(linear, x)):
         assert torch.equal(product(x), linear(x))
         linear.eval()
         with torch.enable_grad():
-            multiply(linear, x).sum().backward()
+            apply_linear(linear, x).sum().backward()
         assert linear.weight.grad is not None
-        assert multiply(linear, x.double().float()).dtype is torch.float32
+        assert apply_linear(linear, x.double().float()).dtype is torch.float32
         linear.train()
     packed.clear()
     linear.eval().double()
-    assert multiply(linear, x.double()).dtype is product_of(linear)(x.double()).dtype is torch.float64
+    assert apply_linear(linear, x.double()).dtype is linear_fn(linear)(x.double()).dtype is torch.float64
     with torch.autocast("cpu", torch.bfloat16):
-        assert multiply(linear.float(), x).dtype is product_of(linear)(x).dtype is torch.bfloat16
+        assert apply_linear(linear.float(), x).dtype is linear_fn(linear)(x).dtype is torch.bfloat16
     assert not packed
 
 
 def test_bfloat16(packed):
     linear, x = layer().bfloat16(), torch.randn(4, 24).bfloat16()
-    torch.testing.assert_close(multiply(linear, x).double(), exact(linear, x), atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(apply_linear(linear, x).double(), exact(linear, x), atol=2e-2, rtol=2e-2)
     assert len(packed) == can_pack(linear.weight)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_few_multiplications_are_pytorchs(bias, packed, monkeypatch):
-    monkeypatch.setattr(module, "FEW", 3 * 24 * 63)
+    monkeypatch.setattr(module, "SMALL_PRODUCT", 3 * 24 * 63)
     linear = layer(24, 63, bias=bias)
     for rows, count in ((2, 0), (3, 2)):
         assert_is_linear(linear, torch.randn(rows, 24))
         assert len(packed) == count
-    multiply(linear.bfloat16(), torch.randn(2, 24).bfloat16())
+    apply_linear(linear.bfloat16(), torch.randn(2, 24).bfloat16())
     assert len(packed) == 2 + can_pack(linear.weight)
 
 
@@ -137,14 +144,14 @@ def test_few_multiplications_are_pytorchs(bias, packed, monkeypatch):
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_joint_product(bias, rows_below, packed, monkeypatch):
     """Of dense weights side by side for fewer rows than this; where no row is short enough, none are kept."""
-    monkeypatch.setattr(module, "FEW", (rows_below + 1) * 24 * 63 - 1)
+    monkeypatch.setattr(module, "SMALL_PRODUCT", (rows_below + 1) * 24 * 63 - 1)
     layers = [layer(24, 21, bias=bias) for _ in range(3)]
     for rows in (1, 3, 4):
         x = torch.randn(rows, 24)
         expected = torch.cat([exact(linear, x) for linear in layers], dim=-1)
-        torch.testing.assert_close(joint_product(layers)(x).double(), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(joint_linear_fn(layers)(x).double(), expected, atol=1e-5, rtol=1e-5)
     assert len(packed) == sum(rows > rows_below for rows in (1, 3, 4))
-    assert (joint_copies[layers[0]].made[0] is None) == (rows_below == 0)
+    assert (joint_packed_weights[layers[0]].made[0] is None) == (rows_below == 0)
 
 
 def test_in_inference_mode(packed):
@@ -158,19 +165,19 @@ def test_in_inference_mode(packed):
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
 def test_can_be_copied_once_it_has_multiplied(again, packed):
     linear, x = layer(), torch.randn(4, 24)
-    expected = multiply(linear, x)
-    torch.testing.assert_close(multiply(again(linear), x), expected)
+    expected = apply_linear(linear, x)
+    torch.testing.assert_close(apply_linear(again(linear), x), expected)
 
 
 def test_copies_go_with_the_layer(packed):
     gc.collect()  # what other tests have left
     linear = layer()
-    multiply(linear, torch.randn(4, 24))
-    joint_product([linear, layer()])
-    before = len(copies), len(joint_copies)
+    apply_linear(linear, torch.randn(4, 24))
+    joint_linear_fn([linear, layer()])
+    before = len(packed_weights), len(joint_packed_weights)
     del linear
     gc.collect()
-    assert (len(copies), len(joint_copies)) == (before[0] - 1, before[1] - 1)
+    assert (len(packed_weights), len(joint_packed_weights)) == (before[0] - 1, before[1] - 1)
 
 
 class Doubled(nn.Linear):
@@ -196,11 +203,11 @@ def test_a_changed_layer_is_called(change, before, packed):
     with torch.enable_grad():
         linear, x = layer(), torch.randn(4, 24)
     if not before:
-        multiply(linear, x)
+        apply_linear(linear, x)
     count = len(packed)
     CHANGES[change](linear)
-    assert torch.equal(multiply(linear, x), linear(x)) and torch.equal(product_of(linear)(x), linear(x))
-    assert joint_product([linear, layer()]) is None and len(packed) == count
+    assert torch.equal(apply_linear(linear, x), linear(x)) and torch.equal(linear_fn(linear)(x), linear(x))
+    assert joint_linear_fn([linear, layer()]) is None and len(packed) == count
 
 
 def test_few_numbers_of_rows_are_multiplied():

@@ -14,9 +14,15 @@ def test_agrees_with_the_core(mask, value_width, device):
     query, key = torch.randn(n, h, t, d, device=device).double(), torch.randn(n, s, d, device=device).double()
     value = torch.randn(n, s, value_width, device=device).double()
     padding = torch.arange(s, device=device) >= torch.tensor([63, 1, 30], device=device).unsqueeze(1)
-    choice = {"none": None, "padding": padding, "added": torch.randn(n, 1, t, s, device=device).double()}[mask]
+    choice = {
+        "none": None,
+        "padding": padding[:, None, None],
+        "added": torch.randn(n, 1, t, s, device=device).double(),
+    }[mask]
     output, mass = shared_kv_sdpa(query, key, value, choice, want_mass=True)
-    core_mask = choice.expand(n, h, t, s).reshape(n, h * t, s) if mask == "added" else choice
+    core_mask = {"none": None, "padding": padding, "added": choice}[mask]
+    if mask == "added":
+        core_mask = choice.expand(n, h, t, s).reshape(n, h * t, s)
     expected, _, _ = shared_kv_attention(query.flatten(1, 2), key, value, core_mask, softmax_dtype=torch.float64)
     assert_close(output.flatten(1, 2), expected)
     assert_close(mass, torch.ones_like(mass))

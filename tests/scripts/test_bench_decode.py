@@ -8,9 +8,9 @@ import bench_models
 import pytest
 import torch
 from commands import train
-from fake_graph import record
+from fake_graph import capture
 
-from el_fairseq.generation import next_token
+from el_fairseq.generation import plan
 from el_fairseq.modules import el_attention
 
 TINY = "--arch transformer_tiny --batch 2 --source 20 --tokens 6 --rounds 1 --cpu"
@@ -62,13 +62,13 @@ def test_a_row_for_each_combination(bench):
     assert all(set(row["speedup"]) == {"shared", "mixed"} for row in rows)
 
 
-def test_unrecorded_steps_are_recorded_again_afterwards(bench, monkeypatch):
-    recorded = []
-    monkeypatch.setattr(next_token, "recorder", lambda device: lambda run: recorded.append(1) or record(run))
-    (row,) = bench(TINY, "--modes unrecorded")
-    assert not recorded
-    (row, *_) = bench(TINY, "--modes unrecorded,auto")[1:]
-    assert recorded and set(row["lossless"].values()) == {"2 of 2 identical, 0 ties"}
+def test_eager_steps_are_captured_again_afterwards(bench, monkeypatch):
+    captured = []
+    monkeypatch.setattr(plan, "capturer", lambda device: lambda run: captured.append(1) or capture(run))
+    (row,) = bench(TINY, "--modes eager")
+    assert not captured
+    (row, *_) = bench(TINY, "--modes eager,auto")[1:]
+    assert captured and set(row["lossless"].values()) == {"2 of 2 identical, 0 ties"}
 
 
 def test_bart_is_stock_again_for_one_beam_after_four(bench):

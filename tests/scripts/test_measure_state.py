@@ -10,7 +10,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from helpers import assert_same_hypotheses, batch, dictionary
 
 from el_fairseq import enable_el_attention
-from el_fairseq.cache.growing import BLOCK
+from el_fairseq.cache.buffer import BLOCK
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.modules import ELMultiheadAttention
 

@@ -85,12 +85,12 @@ def test_shards_log_to_folders_of_their_own(tmp_path):
     model = build_model("transformer", WORDS)
     generator = task.build_generator([model], config.generation)
     task.inference_step(generator, [model], SAMPLE)
-    generator.watch.report()
+    generator.statistics.report()
     (events,) = tmp_path.rglob("events.*")
     assert events.parent == tmp_path / "shard1"
     # A hub's generation has the configuration of the training command, and logs nothing.
     config.common_eval.path = None
-    assert task.build_generator([model], config.generation).watch.folder is None
+    assert task.build_generator([model], config.generation).statistics.folder is None
 
 
 def test_adopting_a_generator_leaves_it_as_it_was():

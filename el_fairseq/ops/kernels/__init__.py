@@ -14,17 +14,15 @@ from el_fairseq.ops.shared_kv import shared_kv_attention
 
 DTYPES = (torch.float16, torch.bfloat16)
 CAPABILITY = (8, 0)  # compute capability: the first with asynchronous copies and bfloat16
-WIDEST_HEAD = 256  # columns of a key: more than that a program of the ancestral kernel would not keep in registers
 
 
-def hidden_attention(query, hidden, mask=None, *, ancestors=None, softmax_dtype=torch.float32):
+def hidden_attention(query, hidden, mask=None, *, softmax_dtype=torch.float32):
     """``softmax(query · hiddenᵀ + mask) · hidden``: ``shared_kv_attention`` where only the output is wanted.
 
     Args:
         query: ``[B, R, D]``, already scaled.
-        hidden: ``[B, S, D]``; with ``ancestors``, ``[B', S', D]`` of at least S tokens.
+        hidden: ``[B, S, D]``.
         mask: as of ``shared_kv_attention``.
-        ancestors: ``[B, S]`` integers: token j of what i attends to is ``hidden[ancestors[i, j], j]``; or None.
         softmax_dtype: dtype of the softmax, where PyTorch computes.
 
     Returns:
@@ -32,11 +30,10 @@ def hidden_attention(query, hidden, mask=None, *, ancestors=None, softmax_dtype=
     """
 
     def by_pytorch(part=slice(None), dtype=query.dtype):
-        kept = hidden[part] if ancestors is None else _gather(hidden.unsqueeze(1), ancestors[part]).squeeze(1)
-        kept, left_out = kept.to(dtype), None if mask is None else mask[part]
+        kept, left_out = hidden[part].to(dtype), None if mask is None else mask[part]
         return shared_kv_attention(query[part].to(dtype), kept, kept, left_out, softmax_dtype=softmax_dtype)[0]
 
-    if not (_served(query, hidden) and _is_padding(mask, query) and _side_by_side(mask, ancestors)):
+    if not (_served(query, hidden) and _is_padding(mask, query) and _side_by_side(mask)):
         return by_pytorch()
     from el_fairseq.ops.kernels import fused
 
@@ -45,59 +42,16 @@ def hidden_attention(query, hidden, mask=None, *, ancestors=None, softmax_dtype=
     launch = fused.launch_for(rows, dim, query.element_size(), device.shared_memory_per_block_optin)
     if launch is None:
         return by_pytorch()
-    length = hidden.size(1) if ancestors is None else ancestors.size(1)
-    stretches = fused.stretches_for(b, rows, length, launch, device.multi_processor_count)
+    stretches = fused.stretches_for(b, rows, hidden.size(1), launch, device.multi_processor_count)
     variant = (
         "fused attention",
         query.device,
         query.dtype,
         launch,
         mask is not None,
-        ancestors is not None,
         stretches > 1,
     )
-    return tried(variant, lambda: fused.fused_attention(query, hidden, launch, stretches, mask, ancestors), by_pytorch)
-
-
-def ancestral_attention(query, key, value, ancestors, padding=None, *, softmax_dtype=torch.float32):
-    """One step of self-attention for N hypotheses whose keys and values stay where they were written.
-
-    When beams reorder, only ``ancestors`` follows: ``ancestors[i, j]`` is the row that wrote position j of what is now
-    hypothesis i.
-
-    Args:
-        query: ``[N, H, C]``, already scaled.
-        key, value: ``[N', K, S, C]`` and ``[N', K, S, C']`` of K heads, each shared by ``H / K`` query heads; S may be
-            more than there are positions.
-        ancestors: ``[N, t]`` integers, rows of ``key`` and ``value``.
-        padding: ``[N, t]`` boolean, True where a position is left out, or None.
-        softmax_dtype: dtype of the softmax, where PyTorch computes.
-
-    Returns:
-        ``[N, H, C']``.
-    """
-
-    def by_pytorch(part=slice(None), dtype=query.dtype):
-        n, heads, c = query[part].shape
-        kept = (_gather(x, ancestors[part]).flatten(0, 1).to(dtype) for x in (key, value))  # [N·K, t, C]
-        mask = None if padding is None else padding[part].repeat_interleave(key.size(1), dim=0)
-        grouped = query[part].reshape(n * key.size(1), -1, c).to(dtype)  # [N, H, C] -> [N·K, H/K, C]
-        return shared_kv_attention(grouped, *kept, mask, softmax_dtype=softmax_dtype)[0].view(n, heads, -1)
-
-    dim = query.size(-1)
-    fits = key.size(-1) == value.size(-1) == dim <= WIDEST_HEAD and _side_by_side(ancestors, padding)
-    if not (fits and _served(query, key, value)):
-        return by_pytorch()
-    from el_fairseq.ops.kernels import ancestral
-
-    variant = "ancestral attention", query.device, query.dtype, dim, query.size(1) // key.size(1), padding is not None
-    return tried(variant, lambda: ancestral.ancestral_attention(query, key, value, ancestors, padding), by_pytorch)
-
-
-def _gather(kept, ancestors):
-    """``[N', K, S, C]`` and ``[N, t]`` -> ``[N, K, t, C]``, copied."""
-    places = torch.arange(ancestors.size(1), device=ancestors.device)
-    return kept.transpose(1, 2)[ancestors.long(), places].transpose(1, 2)
+    return tried(variant, lambda: fused.fused_attention(query, hidden, launch, stretches, mask), by_pytorch)
 
 
 def _served(*tensors):

@@ -76,7 +76,6 @@ def _attend(
     query,
     hidden,
     padding,
-    ancestors,
     output,
     tops,
     totals,
@@ -87,9 +86,7 @@ def _attend(
     hidden_batch,
     hidden_token,
     padding_batch,
-    ancestors_batch,
     PADDED: tl.constexpr,
-    MOVED: tl.constexpr,
     DIVIDED: tl.constexpr,
     WARPS: tl.constexpr,
     CHUNKS: tl.constexpr,
@@ -101,7 +98,6 @@ def _attend(
     stretch, stretches = tl.program_id(1), tl.num_programs(1)
     b = tl.program_id(2).to(tl.int64)
     padding += b * padding_batch
-    ancestors += b * ancestors_batch
     r = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     real = (r < rows)[None, :, None]
     column = tl.arange(0, WARPS)[:, None, None] * WIDTH + tl.arange(0, WIDTH)[None, None, :]
@@ -122,8 +118,7 @@ def _attend(
         context = context + (tl.zeros((WARPS, BLOCK_R, WIDTH), tl.float32),)
     top = tl.full((BLOCK_R,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_R,), tl.float32)
-    if not MOVED:
-        hidden += b * hidden_batch
+    hidden += b * hidden_batch
     token = tl.arange(0, BLOCK_S)
     # Read one block ahead: the compiler does not prefetch loads as narrow as these.
     ahead = tl.load(padding + first + token, mask=first + token < end, other=1) if PADDED else 0
@@ -132,8 +127,6 @@ def _attend(
         at = start + token
         shown = at < end
         offset = at.to(tl.int64) * hidden_token
-        if MOVED:
-            offset += tl.load(ancestors + at, mask=shown, other=0).to(tl.int64) * hidden_batch
         x = ()
         partial = tl.zeros((WARPS, BLOCK_R, BLOCK_S), tl.float32)
         for c in tl.static_range(CHUNKS):
@@ -192,7 +185,7 @@ def stretches_for(batch, rows, length, launch, processors):
     return max(1, min(processors // programs, triton.cdiv(length, SHORTEST)))
 
 
-def fused_attention(query, hidden, launch, stretches=1, padding=None, ancestors=None):
+def fused_attention(query, hidden, launch, stretches=1, padding=None):
     """``softmax(query · hiddenᵀ) · hidden`` for R rows that share the hidden states of their sentence.
 
     Padding at either end of a sentence is not read. A row that sees no token is NaN.
@@ -203,13 +196,12 @@ def fused_attention(query, hidden, launch, stretches=1, padding=None, ancestors=
         launch: from ``launch_for(R, D, ...)``.
         stretches: how many programs share the source of a sentence.
         padding: ``[B, S]`` boolean, True where there is no token, or None.
-        ancestors: ``[B, S]`` integers: ``hidden [B', S', D]`` holds token j of sentence i in row ``ancestors[i, j]``.
 
     Returns:
         ``[B, R, D]``, of the dtype of the query.
     """
     b, rows, dim = query.shape
-    length = hidden.size(1) if ancestors is None else ancestors.size(1)
+    length = hidden.size(1)
     divided = stretches > 1
     output = query.new_empty(b, rows, dim)
     parts, tops, totals = output, output, output
@@ -220,7 +212,6 @@ def fused_attention(query, hidden, launch, stretches=1, padding=None, ancestors=
         query,
         hidden,
         hidden if padding is None else padding.view(torch.uint8),
-        hidden if ancestors is None else ancestors,
         parts,
         tops,
         totals,
@@ -231,9 +222,7 @@ def fused_attention(query, hidden, launch, stretches=1, padding=None, ancestors=
         hidden.stride(0),
         hidden.stride(1),
         0 if padding is None else padding.stride(0),
-        0 if ancestors is None else ancestors.stride(0),
         PADDED=padding is not None,
-        MOVED=ancestors is not None,
         DIVIDED=divided,
         WARPS=launch.warps,
         CHUNKS=launch.chunks,

@@ -1,0 +1,34 @@
+"""What a cross-attention keeps of the source: once a sentence, for all of its beams."""
+
+import torch
+
+from el_fairseq.cache.buffer import sentences_of_rows
+from el_fairseq.cache.layout import Layout
+
+
+class SourceCache:
+    """Keys and values ``[2, B, K, S, C]``, or nothing where the attention reads the encoder output itself (``HIDDEN``).
+
+    Args:
+        layout: of ``entries``.
+        entries: None with ``HIDDEN``.
+        beams: M.
+    """
+
+    def __init__(self, layout: Layout, entries: torch.Tensor | None, beams: int):
+        self.layout, self.entries, self.beams = layout, entries, beams
+
+    def keys_and_values(self, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What to attend to, where the encoder output is ``source [S, B, D]`` now: as ``layout.keys_and_values``."""
+        if self.entries is not None:
+            return self.entries[0], self.entries[1]
+        return source.transpose(0, 1).unsqueeze(1), None  # [S, B, D] -> [B, 1, S, D]
+
+    def reorder(self, order):
+        if self.entries is not None:
+            sentences = sentences_of_rows(order, self.beams, self.entries.size(1))
+            if sentences is not None:
+                self.entries = self.entries.index_select(1, sentences)
+
+    def tensors(self):
+        return [] if self.entries is None else [self.entries]
