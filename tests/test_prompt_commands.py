@@ -7,7 +7,7 @@ from commands import ALL, LM, assert_same_output, lines_of, run
 
 pytestmark = pytest.mark.slow
 ARCHS = ("transformer_lm", "el_transformer_lm")
-STEP_BY_STEP = "prompts are consumed a token a step: "
+STEP_BY_STEP = "prompts are read token by token, without a prefill: "
 OPTIONS = {  # of fairseq-generate; why prompts are consumed step by step, if they are
     "--beam 3 --nbest 2 --prefix-size 3": None,
     "--beam 2 --prefix-size 9": None,  # longer than some sentences: end-of-sentence and padding among the prompts

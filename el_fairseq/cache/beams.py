@@ -22,6 +22,8 @@ class AncestorTable:
     ``strangers [B, M, tokens]`` is True where a token is not; the group's caches are in ``caches``.
     """
 
+    moves_with_beams = True
+
     def __init__(self, beams: int, strangers: torch.Tensor):
         self.beams, self.strangers = beams, strangers
         self.others = ~torch.eye(beams, dtype=torch.bool, device=strangers.device)  # [M, M]
@@ -95,6 +97,8 @@ class BeamCaches(AncestorTable):
 
 class BeamCache:
     """``[P, B, K, tokens, C]``: the tokens of all beams of a sentence side by side, but for those that were evicted."""
+
+    moves_with_beams = False
 
     def __init__(self, layout: Layout, table: BeamCaches):
         self.layout, self.table = layout, table

@@ -22,6 +22,7 @@ class Cache(Protocol):
     """What one self-attention keeps during a batch."""
 
     layout: Layout
+    moves_with_beams: bool  # False: beams of a sentence have it in common, only pruned sentences call for ``reorder``
 
     def append(self, new: torch.Tensor, padding: torch.Tensor | None) -> None:
         """Add the entries ``new [P, N, K, T, C]``; ``padding [N, T]``, True where there is no token, or None."""
@@ -52,6 +53,7 @@ class CacheGroup(Protocol):
     """The caches of a model's self-attentions during a batch, and what they have in common."""
 
     beams: int  # M, rows whose entries are attended to at once
+    moves_with_beams: bool  # as of ``Cache``
 
     def new_cache(self, layout: Layout) -> Cache:
         """The cache of one more self-attention."""

@@ -20,6 +20,8 @@ class PrefixCaches:
         device: of the masks.
     """
 
+    moves_with_beams = False
+
     def __init__(self, lengths: list[int], beams: int, device: torch.device):
         self.lengths, self.beams, self.device = lengths, beams, device
         self.start(0)
@@ -68,6 +70,8 @@ class PrefixCaches:
 
 class PrefixCache:
     """``prefix [P, B, K, prefix tokens, C]``, in the order of the group, and ``entries`` of what the rows generated."""
+
+    moves_with_beams = True
 
     def __init__(self, layout: Layout, group: PrefixCaches):
         self.layout, self.group = layout, group

@@ -12,6 +12,7 @@ class RowCaches:
     """Nothing in common."""
 
     beams = 1
+    moves_with_beams = False
 
     def new_cache(self, layout):
         return RowCache(layout)
@@ -25,6 +26,8 @@ class RowCaches:
 
 class RowCache:
     """``[P, N, K, t, C]``. Padding is kept too, once there is any."""
+
+    moves_with_beams = True
 
     def __init__(self, layout: Layout):
         self.layout = layout

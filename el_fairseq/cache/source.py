@@ -15,6 +15,8 @@ class SourceCache:
         beams: M.
     """
 
+    moves_with_beams = False
+
     def __init__(self, layout: Layout, entries: torch.Tensor | None, beams: int):
         self.layout, self.entries, self.beams = layout, entries, beams
 

@@ -60,6 +60,8 @@ class StaticBeamCaches(AncestorTable):
 class StaticBeamCache:
     """``[P, B, K, columns, C]``, zero where nothing was written yet."""
 
+    moves_with_beams = False
+
     def __init__(self, layout: Layout, table: StaticBeamCaches):
         self.layout, self.table = layout, table
         self.entries: torch.Tensor | None = None

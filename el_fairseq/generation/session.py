@@ -42,9 +42,10 @@ class StepSession:
 
     def reorder(self, order, pruned):
         for model, state in zip(self.ensemble.models, self.states):
-            if all(hasattr(cache, "reorder") for cache in state.values()):  # no walk through the modules is needed
+            if all(hasattr(cache, "moves_with_beams") for cache in state.values()):  # no walk through the modules
                 for cache in state.values():
-                    cache.reorder(order)
+                    if pruned or cache.moves_with_beams:
+                        cache.reorder(order)
             elif self.ensemble.has_incremental_states():
                 model.decoder.reorder_incremental_state_scripting(state, order)
                 if CACHES in state:  # known to no module

@@ -132,7 +132,7 @@ class ELMultiheadAttention(MultiheadAttention):
         if layout is Layout.HIDDEN:
             mass = None if mass is None else mass.transpose(1, 2).reshape(n * t, h)
             context = el_output(context, self.v_proj.weight, self.v_proj.bias, mass)
-        return context.view(n, t, -1)
+        return context.reshape(n, t, -1)
 
     def softmax(self, want_weights):
         """How attention weights are computed, and whether they are wanted: options of ``grouped_attention``."""
@@ -215,7 +215,7 @@ class ELMultiheadAttention(MultiheadAttention):
         size = max(1, CHUNK_ROWS // s) if key.device.type == "cpu" and self.is_absorbable else b
         for start in range(0, b, size):
             some = slice(start, start + size)
-            for projection, out in zip((self.k_proj, self.v_proj), entries):
+            for part, projection in enumerate((self.k_proj, self.v_proj)):
                 projected = apply_linear(projection, key[:, some]).unflatten(2, (self.num_heads, -1))  # [S, b, H, d]
-                out[some] = projected.permute(1, 2, 0, 3)
+                entries[part, some] = projected.permute(1, 2, 0, 3)
         return entries

@@ -178,7 +178,7 @@ def check_summaries(printed, out):
     assert printed.splitlines()[-1].startswith(f"Done: 2 summaries in {out}/summaries.txt")
     log = (out / "summary.log").read_text()
     assert log.count("Translated 2 sentences") == 3 and log.count("decoder state: peak") == 2
-    assert "prompts are consumed a token a step" not in (out / "generate.on").read_text()
+    assert "prompts are read token by token, without a prefill" not in (out / "generate.on").read_text()
 
 
 @pytest.mark.slow

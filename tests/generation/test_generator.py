@@ -46,7 +46,7 @@ def test_state_is_written_in_place(monkeypatch):
 
     def spy(cache, new):
         append(cache, new)
-        places.setdefault(id(cache), []).append((cache.buffer.shape, cache.buffer.data_ptr()))
+        places.setdefault(id(cache), []).append((cache.storage.shape, cache.storage.data_ptr()))
 
     monkeypatch.setattr(GrowingBuffer, "append", spy)
     generator_of(enable_el_attention(build_model("transformer", WORDS), "on"), min_len=15).generate(None, SAMPLE)

@@ -14,6 +14,7 @@ from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator, prefill
 from el_fairseq.generation.decoder_step import DecoderStep
 from el_fairseq.generation.prefill import prefix_lengths, why_no_prefill
+from el_fairseq.stock import log_once
 
 WORDS = dictionary(30)
 SEARCHES = {"beam": search.BeamSearch, "sampling": search.Sampling}
@@ -88,10 +89,11 @@ def test_retained_dropout_falls_back_and_says_so(caplog):
     assert why_no_prefill(generator) is None
     model.make_generation_fast_(retain_dropout=True)
     prompts = sample([5, 3])
+    log_once.cache_clear()
     with caplog.at_level("INFO"):
         for _ in range(2):
             generator.generate(None, prompts, prefix_tokens=prompts["net_input"]["src_tokens"])
-    said = "prompts are consumed a token a step: dropout (--retain-dropout): every step draws its own"
+    said = "prompts are read token by token, without a prefill: dropout (--retain-dropout): every step draws its own"
     assert caplog.messages.count(said) == 1
 
 

@@ -68,8 +68,8 @@ def test_an_error_that_only_batches_show_is_a_real_difference(monkeypatch):
 def test_a_lower_hypothesis_that_differs_is_a_difference_too(monkeypatch):
     to_lists = FinishedHypotheses.to_lists
 
-    def last_hypotheses_changed(finished, attention):
-        hypotheses = to_lists(finished, attention)
+    def last_hypotheses_changed(finished, *args):
+        hypotheses = to_lists(finished, *args)
         hypotheses[1][-1]["tokens"] += 1
         return hypotheses
 

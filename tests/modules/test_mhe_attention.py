@@ -173,7 +173,7 @@ def test_decoding_follows_the_beams_as_stock_does(name, device):
         for a, state in zip((attention, stock), states):
             a.reorder_incremental_state(state, order)
     (kept,) = states[0].values()
-    assert kept.cache.filled.shape == (2, 2, 20, WIDTH // 3)  # one key and one value of width d a token
+    assert kept.entries.filled.shape == (2, 2, 1, 20, WIDTH // 3)  # one key and one value of width d a token
 
 
 @pytest.mark.usefixtures("float64")
@@ -198,7 +198,7 @@ def test_the_source_is_kept_once_a_sentence(name, query_len, beams, device):
         for ours, stocks in zip(*outputs):
             assert_close(ours, stocks)
         (state,) = states[0].values()
-        assert [x.shape for x in state.kept] == 2 * [(len(kept), 63, WIDTH // 3)]
+        assert state.entries.shape == (2, len(kept), 1, 63, WIDTH // 3)
         if step == 1:  # the second sentence leaves
             rows = torch.arange(3 * beams, device=device).view(3, beams)[[0, 2]].flatten()
             kept = kept[[0, 2]]
