@@ -159,7 +159,7 @@ class BeamCache(Cache):
 
 def is_finite(x: torch.Tensor) -> bool:
     """Whether no element is infinite or NaN; False may also mean that their sum is too large. Waits for the device."""
-    return math.isfinite(x.sum(dtype=torch.promote_types(x.dtype, torch.float32)).item())
+    return math.isfinite(x.sum(dtype=torch.float64 if x.dtype is torch.float64 else torch.float32).item())
 
 
 def refuse_mask(attn_mask: torch.Tensor | None) -> None:
