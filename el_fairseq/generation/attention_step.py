@@ -43,7 +43,8 @@ class _SelfAttentionStep:
             self._start(x)
         attention = self.attention
         if self.cache.layout is Layout.PROJECTED:
-            return self.output(self.cache.decode(self._qkv(x), padding, attention.scaling)), None
+            context = self.cache.decode(self._qkv(x), attention.num_heads, padding, attention.scaling)
+            return self.output(context), None
         self.cache.append(x[None, :, None, None], padding)  # [N, E] -> [1, N, 1, 1, E]
         query = el_query(self.query(x) * attention.scaling, attention.k_proj.weight, attention.num_heads)
         context, _, _ = self.cache.attend(query.unsqueeze(2), None, dropout=None, want_weights=False)
@@ -62,9 +63,8 @@ class _SelfAttentionStep:
             self.query, self.key, self.value = map(linear_fn, projections)
 
     def _qkv(self, x):
-        """``[N, E] -> [N, 3, H, d]``."""
-        qkv = torch.stack([self.query(x), self.key(x), self.value(x)], 1) if self.joint is None else self.joint(x)
-        return qkv.view(x.size(0), 3, self.attention.num_heads, -1)
+        """``[N, E] -> [N, 3·E]``."""
+        return torch.cat((self.query(x), self.key(x), self.value(x)), dim=1) if self.joint is None else self.joint(x)
 
 
 class _CrossAttentionStep:
@@ -88,7 +88,7 @@ class _CrossAttentionStep:
         else:
             query = query.view(key.size(0), -1, *key.shape[1::2]).transpose(1, 2)  # [N, E] -> [B, H, M, d]
             context, _ = grouped_sdpa(query, key, value, mask, scale=attention.scaling)
-            context = context.transpose(1, 2).flatten(2).flatten(0, 1)  # [B, H, M, d] -> [B·M, H·d]
+            context = context.transpose(1, 2).reshape(x.shape[0], -1)  # [B, H, M, d] -> [B·M, H·d]
             weights = self._weights(query, key, mask) if wanted else None
         return self.output(context), weights
 

@@ -68,7 +68,6 @@ def test_softmax_is_in_float32_or_more(dtype):
     assert weights.dtype == torch.promote_types(dtype, torch.float32)
 
 
-
 def test_dropout_gives_back_the_mass_that_is_left():
     torch.manual_seed(0)
     query, key = torch.randn(2, 50, 4).double(), torch.randn(2, 9, 4).double()
