@@ -95,7 +95,7 @@ for variant in "${VARIANTS[@]}"; do
     COMMAND=(fairseq-train "$OUT/bin" --user-dir el_fairseq --task language_modeling --arch "$ARCH"
         --attention-variant "$variant" "${TRAINING[@]}" --no-epoch-checkpoints --save-dir "$RUN/checkpoints"
         --tensorboard-logdir "$RUN/tensorboard" --log-format simple --log-interval 50 "$@")
-    python scripts/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
+    python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
         sed -unE 's/.* train \| epoch ([0-9]+) .* ppl ([0-9.e+]+) .*/epoch \1, training perplexity \2/p'
     fairseq-eval-lm "$OUT/bin" --user-dir el_fairseq --path "$RUN/checkpoints/$CHECKPOINT.pt" --gen-subset test \
         "${EVALUATION[@]}" >"$RUN/eval.log" 2>&1

@@ -44,7 +44,7 @@ TRAIN=(fairseq-train "$OUT/bin" --user-dir el_fairseq --task translation "${MODE
     --tensorboard-logdir "$OUT/tensorboard")
 if [[ ! -e $OUT/model.pt ]]; then
     echo "training (log: $OUT/train.log)"
-    python scripts/measure.py "${TRAIN[@]}" 2>&1 | tee -a "$OUT/train.log" |
+    python scripts/lib/measure.py "${TRAIN[@]}" 2>&1 | tee -a "$OUT/train.log" |
         sed -unE 's/.* valid \| epoch ([0-9]+) .* nll_loss ([0-9.]+) .* num_updates ([0-9]+).*/epoch \1, update \3, validation nll_loss \2/p'
     ln -s checkpoints/checkpoint_best.pt "$OUT/model.pt"
 fi

@@ -28,7 +28,7 @@ if [[ ! -f $OUT/model.pt ]]; then
         --tensorboard-logdir "$OUT/tensorboard" --log-format simple --log-interval 50 "${@:3}")
     echo "training (log: $OUT/train.log)"
     echo "command: $(printf '%q ' "${COMMAND[@]}")" >>"$OUT/train.log"
-    python scripts/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$OUT/train.log" | sed -unE \
+    python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$OUT/train.log" | sed -unE \
         -e "s/.* train_inner \|.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/update \2 of $UPDATES, nll_loss \1/p" \
         -e 's/.* valid on .* nll_loss ([0-9.]+) .*\| rougeL ([0-9.]+) .*/validation: nll_loss \1, ROUGE-L \2/p'
     cp "$OUT/checkpoints/checkpoint_last.pt" "$OUT/model.pt"

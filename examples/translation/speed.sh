@@ -20,7 +20,7 @@ for round in $(seq "${2:-3}"); do
         log="$OUT/speed/$variant-$round.log"
         [[ -f $log ]] && continue
         set_options "$variant"
-        python scripts/measure.py fairseq-train "$OUT/bin" "${OPTIONS[@]}" --max-update 30 --seed 1 --no-save \
+        python scripts/lib/measure.py fairseq-train "$OUT/bin" "${OPTIONS[@]}" --max-update 30 --seed 1 --no-save \
             --log-interval 5 2>&1 | grep -hE "train_inner|measured:" | sed 's/^[^|]*|[^|]*| //' >"$log.part"
         mv "$log.part" "$log"
         echo "$variant, round $round: $(grep measured: "$log")"

@@ -26,7 +26,7 @@ COMMAND=(fairseq-train "$OUT/bin" "${OPTIONS[@]}" --max-epoch "$EPOCHS" --seed "
 
 if [[ ! -f $RUN/summary.log ]]; then
     echo "training $RUN (log: $RUN/train.log)"
-    python scripts/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
+    python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
         sed -unE "s/.*epoch ([0-9]+):.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/epoch \1 of $EPOCHS, update \3, nll_loss \2/p"
     fairseq-generate "$OUT/bin" --user-dir el_fairseq --task el_translation --path "$RUN/checkpoints/checkpoint_last.pt" \
         --beam 5 --batch-size 64 --required-batch-size-multiple 1 --remove-bpe sentencepiece >"$RUN/generate.log" 2>&1

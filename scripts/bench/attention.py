@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """One cross-attention, one decoding step: time, bytes and distance from the floor of each lossless layout.
 
 Usage: bench_attention.py [--batch 1,8,64] [--beam 4] [--source 1024] [--dim 1024] [--heads 16] [--dtype float32]
@@ -14,20 +13,17 @@ cache from round to round can pass it. A time is printed only if the output agre
 import argparse
 import itertools
 import statistics
-import sys
 from pathlib import Path
 
 import torch
 from fairseq.modules import MultiheadAttention
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+from el_fairseq.cache import Layout
+from el_fairseq.modules.el_attention import ELMultiheadAttention
+from el_fairseq.ops import hidden_attention, shared_kv_attention
+from el_fairseq.ops.kernels import DTYPES, trial
 
-from benchmarking import append_row, integers, machine, seconds  # noqa: E402
-
-from el_fairseq.cache import Layout  # noqa: E402
-from el_fairseq.modules.el_attention import ELMultiheadAttention  # noqa: E402
-from el_fairseq.ops import hidden_attention, shared_kv_attention  # noqa: E402
-from el_fairseq.ops.kernels import DTYPES, trial  # noqa: E402
+from .rows import append_row, integers, machine, seconds
 
 LAYOUTS = {
     "stock": None,
@@ -193,7 +189,3 @@ def main(argv=None):
                 append_row(args.json, rows[-1])
     if args.plot:
         plot(rows, args.plot)
-
-
-if __name__ == "__main__":
-    main()

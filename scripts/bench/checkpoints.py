@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Decoder state of the public checkpoints in checkpoints.yaml, stock against EL-attention: the table of checkpoints.md.
 
-Usage: measure_state.py --json docs/results/checkpoints.json [NAME ...]    measure these, or all that the file lacks
-       measure_state.py --json docs/results/checkpoints.json --print       print the table again
+Usage: python -m scripts.bench.checkpoints --json FILE [NAME ...]    measure these, or all that the file lacks
+       python -m scripts.bench.checkpoints --json FILE --print       print the table again
 
 A model of the checkpoint's shape with random weights decodes one source of 1,024 positions (of a language model: one
 prompt of 1,024 tokens) with beam 5 for 16 steps in float32 on the CPU: as stock, with --el-attention auto, and with on.
@@ -12,25 +11,23 @@ The state is the tensors that are there after a decoder step, at its largest. Ne
 import argparse
 import json
 import logging
-import sys
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 import yaml
-from fairseq.data import Dictionary
-from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, FairseqLanguageModel
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.models.speech_to_text.s2t_transformer import S2TTransformerModel
-from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
+from fairseq.sequence_generator import SequenceGenerator
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+from el_fairseq import enable_el_attention
+from el_fairseq.generation import ELSequenceGenerator
 
-from benchmarking import machine  # noqa: E402
-
-from el_fairseq import enable_el_attention  # noqa: E402
-from el_fairseq.generation import ELSequenceGenerator  # noqa: E402
-from el_fairseq.generation.memory import state_bytes  # noqa: E402
+from .dictionary import dictionary
+from .memory import MeasuredEnsemble
+from .models import is_language_model
+from .rows import machine
 
 CHECKPOINTS = Path(__file__).with_name("checkpoints.yaml")
 SOURCE, BEAM, STEPS = 1024, 5, 16
@@ -39,26 +36,8 @@ NARROW = {"encoder_layers": 1, "encoder_ffn_embed_dim": 64, "decoder_ffn_embed_d
 FEW_TYPES = 1000
 
 
-class MeasuredEnsemble(EnsembleModel):
-    """Notes the most that stock's decoder keeps after a step."""
-
-    peak = 0
-
-    def forward_decoder(self, tokens, encoder_outs, incremental_states, temperature=1.0):
-        result = super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
-        self.peak = max(self.peak, state_bytes(encoder_outs, incremental_states))
-        return result
-
-
 def load_checkpoints():
     return yaml.safe_load(CHECKPOINTS.read_text())
-
-
-def dictionary(types):
-    words = Dictionary()
-    for i in range(types - len(words)):
-        words.add_symbol(f"w{i}")
-    return words
 
 
 def configuration(options):
@@ -77,10 +56,6 @@ def build(options, words):
     torch.manual_seed(1)
     task = SimpleNamespace(source_dictionary=words, target_dictionary=words)
     return ARCH_MODEL_REGISTRY[options["arch"]].build_model(configuration(options), task).eval()
-
-
-def is_language_model(arch):
-    return issubclass(ARCH_MODEL_REGISTRY[arch], FairseqLanguageModel)
 
 
 def is_speech(arch):

@@ -2,8 +2,6 @@
 
 from contextlib import contextmanager, nullcontext
 
-from bench_memory import is_out_of_memory, release
-from benchmarking import seconds
 from fairseq import utils
 from fairseq.sequence_generator import SequenceGenerator
 
@@ -14,7 +12,11 @@ from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.cuda_graph import device_and_dtype, verified
 from el_fairseq.generation.lossless import Comparison, in_float64, tokens_of
 from el_fairseq.generation.ngram_block import NGramBlock
+from el_fairseq.generation.out_of_memory import is_out_of_memory
 from el_fairseq.generation.plan import cheapest
+
+from .memory import release
+from .rows import seconds
 
 
 def projected_everywhere(request):

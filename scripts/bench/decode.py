@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """End-to-end decoding, stock against el_: encoder, search and finalisation, in turn in one process, medians.
 
 Usage: bench_decode.py [--arch base] [--batch 64] [--source 25] [--tokens 25] [--beam 4] [--modes auto,on] [--json FILE]
@@ -29,19 +28,18 @@ one shape a command.
 import argparse
 import itertools
 import statistics
-import sys
 from pathlib import Path
 
 import torch
 from fairseq.dataclass.configs import GenerationConfig
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+from el_fairseq.generation.out_of_memory import is_out_of_memory
 
-from bench_contest import Contest  # noqa: E402
-from bench_memory import MIB, Budget, is_out_of_memory, peak_of, release  # noqa: E402
-from bench_models import Subject  # noqa: E402
-from bench_peers import PEERS, PeerContest  # noqa: E402
-from benchmarking import append_row, integers, known_row, machine, names, read_rows  # noqa: E402
+from .contest import Contest
+from .memory import MIB, Budget, peak_of, release
+from .models import Subject
+from .peers import PEERS, PeerContest
+from .rows import append_row, integers, known_row, machine, names, read_rows
 
 SEARCHES = ("greedy", "beam", "diverse")
 
@@ -248,12 +246,13 @@ def main(argv=None):
         rows.append(row)
         print("\n".join(lines(row)), flush=True)
     if args.plot:
-        from plot_results import throughput
+        from .plot import throughput
 
         throughput(rows, args.plot)
 
 
-if __name__ == "__main__":
+def run():
+    """``main`` as a command: what a user can mend is said in a line."""
     try:
         main()
     except (ValueError, OSError) as error:

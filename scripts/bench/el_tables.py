@@ -1,15 +1,12 @@
-#!/usr/bin/env python3
 """The EL paper's tables in Markdown: what reproduce_el_tables.sh has measured, and the published numbers beside it.
 
-Usage: el_tables.py SPEED.jsonl STATE.jsonl
+Usage: python -m scripts.bench.el_tables SPEED.jsonl STATE.jsonl
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from benchmarking import read_rows  # noqa: E402
+from .rows import read_rows
 
 # Samples per second, half precision, (multi-head attention, EL-attention), at the largest batch that fits.
 PUBLISHED_SPEED = {
@@ -133,7 +130,7 @@ def main(argv=None):
         return 0 if argv[:1] in (["-h"], ["--help"]) else 2
     speed, state = (read_rows(Path(path)) for path in argv)
     if not speed and not state:
-        raise SystemExit(f"el_tables.py: {argv[0]} and {argv[1]} have no rows")
+        raise SystemExit(f"scripts.bench.el_tables: {argv[0]} and {argv[1]} have no rows")
     print("\n".join(tables(speed, state)))
     return 0
 

@@ -1,7 +1,7 @@
-#!/usr/bin/env python3
 """Linear layers on a CPU: PyTorch's own product against oneDNN's over packed weights, in GFLOP a second.
 
-Usage: bench_linear.py [--rows 1,4,64,256] [--shapes 512x512,512x2048,512x32768] [--rounds 15] [--bf16] [--json FILE]
+Usage: python -m scripts.bench.linear [--rows 1,4,64,256] [--shapes 512x512,512x2048,512x32768] [--rounds 15] [--bf16]
+                                      [--json FILE]
 
 A row is printed only if both agree. Rounds take turns; the medians are those of a machine as busy as it is.
 """
@@ -9,16 +9,13 @@ A row is printed only if both agree. Rounds take turns; the medians are those of
 import argparse
 import itertools
 import statistics
-import sys
 from pathlib import Path
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+from el_fairseq.ops.packed import can_pack, pack, packed_linear
 
-from benchmarking import append_row, integers, machine, names, seconds  # noqa: E402
-
-from el_fairseq.ops.packed import can_pack, pack, packed_linear  # noqa: E402
+from .rows import append_row, integers, machine, names, seconds
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 

@@ -1,4 +1,4 @@
-"""Memory as the benchmarks see it: a budget, the peak of one function, and running out as a result."""
+"""Memory as the benchmarks see it: a budget, the peak of one function, and what stock's decoder keeps."""
 
 import ctypes
 import gc
@@ -8,17 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from fairseq.sequence_generator import EnsembleModel
+
+from el_fairseq.generation.memory import state_bytes
 
 MIB = 2**20
 STATUS = Path("/proc/self/status")
-ON_A_CPU = ("can't allocate memory", "not enough memory", "could not create a memory", "bad_alloc")
 
 
-def is_out_of_memory(error):
-    """Whether this exception says that memory has run out, on a GPU or on a CPU."""
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in (*ON_A_CPU, "out of memory"))
-    )
+class MeasuredEnsemble(EnsembleModel):
+    """Notes the most that stock's decoder keeps after a step."""
+
+    peak = 0
+
+    def forward_decoder(self, tokens, encoder_outs, incremental_states, temperature=1.0):
+        result = super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
+        self.peak = max(self.peak, state_bytes(encoder_outs, incremental_states))
+        return result
 
 
 def release(device):

@@ -6,13 +6,16 @@ from pathlib import Path
 from random import Random
 
 import torch
-from bench_memory import is_out_of_memory
-from bench_peers import PEERS
 from fairseq import checkpoint_utils
-from fairseq.data import Dictionary, data_utils
+from fairseq.data import data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, FairseqLanguageModel
 from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
+
+from el_fairseq.generation.out_of_memory import is_out_of_memory
+
+from .dictionary import dictionary
+from .peers import PEERS
 
 VOCABULARY = {"transformer": 32768, "bart": 50264, "lm": 50257}  # types: a WMT joint BPE, BART's and GPT-2's BPE
 
@@ -52,9 +55,7 @@ def is_language_model(arch):
 def build_task(shape):
     language_model = is_language_model(shape.arch)
     kind = "lm" if language_model else "bart" if "bart" in shape.arch else "transformer"
-    words = Dictionary()
-    for i in range((shape.types or VOCABULARY[kind]) - len(words)):
-        words.add_symbol(str(i))
+    words = dictionary(shape.types or VOCABULARY[kind])
     if language_model:
         return LanguageModelingTask(LanguageModelingConfig(), words)
     return TranslationTask(TranslationConfig(), words, words)
@@ -163,7 +164,7 @@ class Subject:
         return batches(self.task, sources, cell["batch"], self.device)
 
     def peer(self, name):
-        """An engine of ``bench_peers`` with the same weights, converted once."""
+        """An engine of ``bench.peers`` with the same weights, converted once."""
         if name not in self.peers:
             self.peers[name] = PEERS[name](self.task, self.model, self.device)
         return self.peers[name]

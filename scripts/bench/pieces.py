@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Pieces of a decoder step on a CPU, done in several ways that agree: milliseconds, medians of rounds in turn.
 
-Usage: bench_pieces.py [--pieces lprobs,ffn,scores,attention,topk,qkv,steps] [--rounds 15] [--json FILE]
+Usage: python -m scripts.bench.pieces [--pieces lprobs,ffn,scores,attention,topk,qkv,steps] [--rounds 15] [--json FILE]
 
 lprobs     256 rows of 32,768 types, output layer and log-softmax: at once, and some MiB of logits at a time
 ffn        9,600 tokens of width 768, feed-forward layer: at once, and some tokens at a time
@@ -15,23 +14,20 @@ steps      the first 25 steps of Transformer base's decoder, without output laye
 
 import argparse
 import statistics
-import sys
 from pathlib import Path
 from random import Random
 
 import torch
 import torch.nn.functional as F
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+from el_fairseq import enable_el_attention
+from el_fairseq.cache import CACHES, BeamCaches
+from el_fairseq.generation.decoder_step import DecoderStep
+from el_fairseq.ops import grouped_topk, shared_kv_attention
+from el_fairseq.ops.packed import pack, packed_linear
 
-from bench_models import batches, build_model, build_task, random_sources, shape_of  # noqa: E402
-from benchmarking import append_row, machine, names, seconds  # noqa: E402
-
-from el_fairseq import enable_el_attention  # noqa: E402
-from el_fairseq.cache import CACHES, BeamCaches  # noqa: E402
-from el_fairseq.generation.decoder_step import DecoderStep  # noqa: E402
-from el_fairseq.ops import grouped_topk, shared_kv_attention  # noqa: E402
-from el_fairseq.ops.packed import pack, packed_linear  # noqa: E402
+from .models import batches, build_model, build_task, random_sources, shape_of
+from .rows import append_row, machine, names, seconds
 
 HEADS = ((192, 800), (512, 25), (512, 100))  # of a batch, and keys of each: BART base, 16 x 800; base, 64 x 25 and past
 STEPS = 25

@@ -1,20 +1,16 @@
-#!/usr/bin/env python3
 """Figures from the benchmarks' rows: throughput against batch size, memory against source length.
 
-Usage: plot_results.py throughput OUT.png ROWS.jsonl [--label LABEL]    rows of bench_decode.py
-       plot_results.py memory OUT.png ROWS.jsonl                        rows of bench_state.py
+Usage: python -m scripts.bench.plot throughput OUT.png ROWS.jsonl [--label LABEL]    rows of bench_decode.py
+       python -m scripts.bench.plot memory OUT.png ROWS.jsonl                        rows of bench.state
 
 Where memory ran out a cross on the axis says so.
 """
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from benchmarking import read_rows  # noqa: E402
+from .rows import read_rows
 
 # One colour for one thing in all figures. On a CPU, auto is shared; on a GPU it is on.
 COLOURS = {"stock": "C0", "shared": "C1", "auto": "C2", "on": "C3", "ctranslate2": "C4", "transformers": "C5"}

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Where the time of decoding goes, operator by operator: PyTorch's profile of one batch, beside its time without it.
 
-Usage: profile_decode.py [--mode auto] [--rows 15] [--out FILE] [options of bench_decode.py: --arch base --batch 64 ...]
+Usage: python -m scripts.bench.profile [--mode auto] [--rows 15] [--out FILE] [options of bench_decode.py]
 
 The mode is one of bench_decode.py's, or stock. Times are those spent in an operator itself, on a CPU without Python's
 between them: what is missing from the whole is Python's, and what the profiler itself costs comes on top.
@@ -9,19 +8,16 @@ between them: what is missing from the whole is Python's, and what the profiler 
 
 import argparse
 import statistics
-import sys
 from pathlib import Path
 
 import torch
 from torch.autograd import DeviceType
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
-
-from bench_contest import Contest  # noqa: E402
-from bench_decode import cells, generation_of  # noqa: E402
-from bench_decode import parse_args as parse_shape  # noqa: E402
-from bench_models import Subject  # noqa: E402
-from benchmarking import machine  # noqa: E402
+from .contest import Contest
+from .decode import cells, generation_of
+from .decode import parse_args as parse_shape
+from .models import Subject
+from .rows import machine
 
 
 def parse_args(argv):
@@ -67,7 +63,7 @@ def main(argv=None):
     device = torch.device("cuda" if torch.cuda.is_available() and not shape.cpu else "cpu")
     cell, *more = cells(shape)
     if more:
-        raise SystemExit("profile_decode.py: several values for --batch and the like; one shape a profile")
+        raise SystemExit("scripts.bench.profile: several values for --batch and the like; one shape a profile")
     about = machine(device)
     subject = Subject(cell["arch"], shape, device)
     contest = Contest(subject.task, subject.model, generation_of(cell, subject), subject.samples(cell), device)

@@ -10,6 +10,8 @@ from pathlib import Path
 import fairseq
 import torch
 
+HERE = Path(__file__).resolve().parent
+
 
 def integers(text):
     """A comma-separated option of numbers."""
@@ -64,8 +66,14 @@ def machine(device):
         "fairseq": fairseq.__version__,
         "python": platform.python_version(),
         "commit": commit,
-        "command": " ".join([f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join([_command(), *sys.argv[1:]]),
     }
+
+
+def _command():
+    """How the script that is running is called from the folder of the checkout."""
+    script = Path(sys.argv[0]).resolve()
+    return f"-m scripts.bench.{script.stem}" if script.parent == HERE else f"scripts/{script.name}"
 
 
 def _processor():

@@ -1,8 +1,8 @@
-#!/usr/bin/env python3
 """What a decoder keeps of the source, in MiB, by batch size and source length: measured from the tensors.
 
-Usage: bench_state.py [--arch bart_large] [--batch 32,64,320] [--source 256,1024] [--beam 4] [--dtype float16]
-                      [--layout per-beam,stock,shared,on] [--memory-budget GIB] [--json FILE] [--resume] [--plot FILE]
+Usage: python -m scripts.bench.state [--arch bart_large] [--batch 32,64,320] [--source 256,1024] [--beam 4]
+                                     [--dtype float16] [--layout per-beam,stock,shared,on] [--memory-budget GIB]
+                                     [--json FILE] [--resume] [--plot FILE]
 
 One decoding step is made over an encoder output of random numbers (the encoder itself is left out: its output has the
 same size whatever it read), and all tensors are counted that are kept of the source: encoder output, its copies, keys
@@ -12,20 +12,18 @@ before 0.12 and all but BART do today; stock, this fairseq's; shared, keys and v
 
 import argparse
 import itertools
-import sys
 from pathlib import Path
 
 import torch
 from fairseq.sequence_generator import EnsembleModel
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+from el_fairseq.generation.memory import state_bytes
+from el_fairseq.generation.out_of_memory import is_out_of_memory
 
-from bench_contest import turn  # noqa: E402
-from bench_memory import MIB, Budget, is_out_of_memory, release  # noqa: E402
-from bench_models import build_model, build_task, is_language_model, shape_of  # noqa: E402
-from benchmarking import append_row, integers, known_row, machine, names, read_rows  # noqa: E402
-
-from el_fairseq.generation.memory import state_bytes  # noqa: E402
+from .contest import turn
+from .memory import MIB, Budget, release
+from .models import build_model, build_task, is_language_model, shape_of
+from .rows import append_row, integers, known_row, machine, names, read_rows
 
 LAYOUTS = ("per-beam", "stock", "shared", "on")
 
@@ -123,7 +121,7 @@ def main(argv=None):
         values = [f"{row['state_mib'][layout]:,.2f}" if layout in row["state_mib"] else "OOM" for layout in args.layout]
         print(f"| {arch} | {batch} | {source} | {' | '.join(values)} |", flush=True)
     if args.plot:
-        from plot_results import memory
+        from .plot import memory
 
         memory(rows, args.plot)
 
@@ -132,4 +130,4 @@ if __name__ == "__main__":
     try:
         main()
     except ValueError as error:
-        raise SystemExit(f"bench_state.py: {error}") from error
+        raise SystemExit(f"scripts.bench.state: {error}") from error

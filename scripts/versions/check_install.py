@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ("3.11", "3.12")
 EXTRAS = "test,quickstart,gpt2,rouge,plot,peers"
 SOURCES = ("antlr4-python3-runtime", "rouge-score")  # not on PyPI as wheels: pip builds none for another Python
@@ -45,7 +45,7 @@ def build(constraints, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="scripts/check_install.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/versions/check_install.py", description=__doc__)
     parser.add_argument("--constraints", type=Path, metavar="FILE", default=ROOT / "constraints.txt")
     given = parser.parse_args().constraints.read_text()
     with tempfile.TemporaryDirectory() as folder:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import BART, LSTM, assert_same_output, generate, lines_of, run, train
 from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
+from helpers.commands import BART, LSTM, assert_same_output, generate, lines_of, run, train
 
 from el_fairseq import enable_el_attention
 from el_fairseq.compat import load_checkpoint

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from commands import BART, LSTM, assert_same_output, generate, lines_of, train
+from helpers.commands import BART, LSTM, assert_same_output, generate, lines_of, train
 
 MODELS = {
     "transformer": "--arch transformer_tiny --encoder-normalize-before",

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from commands import ALL, ROOT, assert_same_output, generate, lines_of, run, train
-from hostile import ASKS_FOR_EVERYTHING, CODE, touch
+from helpers.commands import ALL, ROOT, assert_same_output, generate, lines_of, run, train
+from helpers.hostile import ASKS_FOR_EVERYTHING, CODE, touch
 
 from el_fairseq.compat import load_checkpoint
 
@@ -70,14 +70,14 @@ def test_without_the_plugin_they_are_not(data, evil, tmp_path):
 
 
 def last_main(command, *arguments, **kwargs):
-    return run("python", "tests/last_main.py", command, *arguments, "--user-dir el_fairseq", **kwargs)
+    return run("python", "tests/helpers/last_main.py", command, *arguments, "--user-dir el_fairseq", **kwargs)
 
 
 def test_with_the_sources_of_fairseqs_last_main(data, trained, evil, tmp_path):
     options = f"{data} {SHORT} --path"
     output = last_main("generate", f"{options} {evil} --task el_translation", ok=False)
     assert re.search(REFUSED, output.strip().splitlines()[-1]) and not (tmp_path / "ran").exists()
-    run("python", "tests/last_main.py", "generate", f"{options} {evil}")  # without the plugin
+    run("python", "tests/helpers/last_main.py", "generate", f"{options} {evil}")  # without the plugin
     assert (tmp_path / "ran").exists()
 
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from commands import ALL, assert_same_output, lines_of, run, train
+from helpers.commands import ALL, assert_same_output, lines_of, run, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 import torch
-from commands import ROOT, assert_same_output, generate, lines_of, run, train
 from fairseq.models.roberta import RobertaHubInterface
+from helpers.commands import ROOT, assert_same_output, generate, lines_of, run, train
 
 from el_fairseq.compat import load_checkpoint
 from el_fairseq.models import MHERobertaModel, MHETransformerLanguageModel, MHETransformerModel

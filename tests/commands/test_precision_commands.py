@@ -1,14 +1,10 @@
 """--bf16 under the el_ tasks: what float32 says, within what bfloat16 leaves open."""
 
 import re
-import sys
 
 import pytest
-from commands import ALL, LM, ROOT, S2T, run
-
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from compare_outputs import Output, compare  # noqa: E402
+from compare_outputs import Output, compare
+from helpers.commands import ALL, LM, S2T, run
 
 pytestmark = pytest.mark.slow
 TASKS = {  # data, model, options of generation

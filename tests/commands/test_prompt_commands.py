@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from commands import ALL, LM, assert_same_output, lines_of, run
+from helpers.commands import ALL, LM, assert_same_output, lines_of, run
 
 pytestmark = pytest.mark.slow
 ARCHS = ("transformer_lm", "el_transformer_lm")

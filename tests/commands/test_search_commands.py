@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from commands import ALL, assert_same_output, lines_of, run, train
+from helpers.commands import ALL, assert_same_output, lines_of, run, train
 
 pytestmark = pytest.mark.slow
 ON, AUTO = "el_translation --el-attention on", "el_translation"

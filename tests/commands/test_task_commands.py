@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from commands import ALL, BART, LM, S2T, assert_same_output, lines_of, run
+from helpers.commands import ALL, BART, LM, S2T, assert_same_output, lines_of, run
 
 pytestmark = pytest.mark.slow
 TINY = "--arch transformer_tiny --share-all-embeddings"

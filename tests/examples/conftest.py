@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import BIN, ENTRIES, ROOT, fork
-from random_gpt2 import END, NEVER, SIZES, TOKENS, random_gpt2, write_vocabulary
+from helpers.commands import BIN, ENTRIES, ROOT, fork
+from helpers.random_gpt2 import END, NEVER, SIZES, TOKENS, random_gpt2, write_vocabulary
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STAND_IN = """#!{python} -ES

@@ -4,7 +4,7 @@ import sys
 import zipfile
 
 import pytest
-from random_gpt2 import TEXT
+from helpers.random_gpt2 import TEXT
 
 WORDS = ["the", "cat", "in", "the", "hat", "sat", "on", "a", "mat", "and", "then", "it", "went", "to", "the", "sea"]
 

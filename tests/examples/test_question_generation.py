@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT, run
+from helpers.commands import ROOT, run
 
 SENTENCES = ["the cat sat on the mat .", "a dog ( brown ) saw ² trees .", "rome is in italy .", "the sun is hot ."]
 QUESTIONS = ["where did the cat sit ?", "what did the ² dog see ?", "where is rome ?", "what is hot ?"]

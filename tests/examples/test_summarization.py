@@ -11,7 +11,7 @@ import sys
 import tarfile
 
 import pytest
-from commands import BIN, ROOT
+from helpers.commands import BIN, ROOT
 
 PARTS = ("train", "valid", "test")
 

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
+from bench.dictionary import dictionary as dictionary
 from fairseq import utils
-from fairseq.data import Dictionary, data_utils
+from fairseq.data import data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.modules import MultiheadAttention
 
@@ -36,14 +37,6 @@ def assert_close(actual, expected, tolerance=None):
     """Equal within the tolerance of the dtype, absolutely and relatively; NaN and infinity have to agree."""
     tolerance = TOLERANCE[expected.dtype] if tolerance is None else tolerance
     torch.testing.assert_close(actual.cpu(), expected.cpu(), rtol=tolerance, atol=tolerance, check_dtype=False)
-
-
-def dictionary(size):
-    """A dictionary of ``size`` types, the special ones included."""
-    words = Dictionary()
-    for i in range(size - len(words)):
-        words.add_symbol(f"w{i}")
-    return words
 
 
 def build_model(arch, words, dtype=torch.float64, seed=0, gain=1.0, **options):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 ALL = "--required-batch-size-multiple 1"  # or else fairseq drops the sentences of an incomplete last batch
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
@@ -40,6 +40,7 @@ S2T = (
     "--encoder-attention-heads 2 --decoder-layers 2 --decoder-attention-heads 2 --conv-channels 32"
 )
 TIMEOUT = 300  # seconds
+PYTHON_PATH = os.pathsep.join(str(ROOT / folder) for folder in ("", "tests", "scripts"))  # as pytest's
 READ_DATA = ("fairseq-train", "fairseq-generate", "fairseq-interactive", "fairseq-validate", "fairseq-eval-lm")
 
 
@@ -59,6 +60,13 @@ def run(command, *arguments, stdin="", ok=True, cwd=ROOT, fresh=False):
         output = (Path(folder) / "out").read_text()
     assert (status == 0) == ok, output[-8000:]
     return output
+
+
+def run_module(name, *arguments, **options):
+    """Run a module of tests/ or scripts/ in a Python of its own; options are ``subprocess.run``'s."""
+    command = [sys.executable, "-m", name, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": PYTHON_PATH}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 
 
 def fork(command, arguments, source, out, cwd):

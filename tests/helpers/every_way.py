@@ -5,11 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from fake_graph import imitate_graphs
-from helpers import compute_in_float64
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation.cuda_graph import verified
+
+from . import compute_in_float64
+from .fake_graph import imitate_graphs
 
 WAYS = {  # the mode of EL-attention, and whether decoder steps are recorded as on a GPU
     "on": ("on", False),

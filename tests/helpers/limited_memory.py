@@ -1,20 +1,16 @@
-"""A process of its own that translates with too little memory, and then with enough; prints whether both agree."""
+"""A process of its own that translates with too little memory, then with enough, and prints whether both agree."""
 
 import logging
 import resource
-import sys
 from pathlib import Path
 
 import torch
+from fairseq.dataclass.configs import GenerationConfig
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import el_fairseq
 
-from fairseq.dataclass.configs import GenerationConfig  # noqa: E402
-from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY  # noqa: E402
-from helpers import batch, build_model, dictionary  # noqa: E402
-
-import el_fairseq  # noqa: E402, F401
+from . import batch, build_model, dictionary
 
 MORE = 90 * 2**20  # bytes that the process may have beside those it has
 

@@ -7,10 +7,10 @@ What is left out, because stock itself stops or gives another output than it doc
 import random
 from dataclasses import dataclass, replace
 
-from helpers import write_out
-from random_cases import random_case, random_lm_case
-from random_lms import build_lm, random_prompts
-from random_searches import AS_MANY_AS_BEAMS, FORBID_ENDS, random_search
+from . import write_out
+from .random_cases import random_case, random_lm_case
+from .random_lms import build_lm, random_prompts
+from .random_searches import AS_MANY_AS_BEAMS, FORBID_ENDS, random_search
 
 KINDS = ["transformer", "bart", "mhe", "ensemble", "language model", "ensemble of language models"]
 ARCHITECTURES = {"transformer": "transformer", "bart": "bart_base", "mhe": "mhe_transformer_wmt_en_de"}

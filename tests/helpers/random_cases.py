@@ -5,11 +5,12 @@ import random
 from dataclasses import dataclass
 
 import torch
-from helpers import assert_same_hypotheses, batch, build_model, dictionary
-from random_lms import build_lm, random_prompts
-from random_searches import FORBID_ENDS, Search, random_search
 
 from el_fairseq.generation import ELSequenceGenerator
+
+from . import assert_same_hypotheses, batch, build_model, dictionary
+from .random_lms import build_lm, random_prompts
+from .random_searches import FORBID_ENDS, Search, random_search
 
 
 @dataclass
@@ -128,3 +129,9 @@ def random_lm_case(seed, device="cpu"):
     if search.kind not in FORBID_ENDS and rng.random() < 0.15:
         prompts[int(lengths.argmax()), rng.randrange(longest)] = words.eos()
     return LMCase(seed, arch, model, words, sample, search)
+
+
+def on_cpu(hypotheses):
+    """Stock's hypotheses, or None where it stopped."""
+    move = dict.fromkeys(("tokens", "score", "attention", "alignment", "positional_scores"))
+    return hypotheses and [[{key: hypo[key].cpu() for key in move} for hypo in sentence] for sentence in hypotheses]

@@ -1,5 +1,6 @@
 """Small random language models and prompts."""
 
+import random
 from types import SimpleNamespace
 
 import torch
@@ -31,3 +32,10 @@ def random_prompts(rng, words, lengths):
         for place in range(length):
             row[place] = rng.choice([words.unk(), *range(words.nspecial, len(words))])
     return prompts
+
+
+def prompt_batch(words, lengths, seed=0):
+    """A batch of random prompts of these lengths, as a fairseq sample."""
+    tokens = random_prompts(random.Random(seed), words, lengths)
+    net_input = {"src_tokens": tokens, "src_lengths": torch.tensor(lengths)}
+    return {"id": torch.arange(len(lengths)), "net_input": net_input}

@@ -1,15 +1,17 @@
 """Random search strategies, every one that fairseq has, and what they need beside a model."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
 from fairseq import search
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.token_generation_constraints import pack_constraints
-from random_lms import build_lm
 from torch import nn
 
 from el_fairseq.ops import naive
+
+from .random_lms import build_lm
 
 
 class LoopNGramBlock(nn.Module):
@@ -186,3 +188,21 @@ def random_search(rng, seed, words, sample, limits, prefix=None, bos=None):
         random_constraints(rng, words, len(source), longest - forced).to(source.device) if constrained else None
     )
     return Search(seed, words, strategy, options, prefix, constraints, bos)
+
+
+def assert_searches_are_mixed(cases):
+    """Every search of fairseq occurs, with one beam and with more, behind prefixes and with a second language model."""
+    searches = [case.search for case in cases]
+    assert {search.options["beam_size"] for search in searches} == {1, 2, 3, 4, 5}
+    kinds = Counter(search.kind for search in searches)
+    assert set(kinds) == set(STRATEGIES) and min(kinds.values()) >= 8, kinds
+    for kind in STRATEGIES:
+        assert any(search.options["beam_size"] > 1 for search in searches if search.kind == kind), kind
+        assert any(search.prefix is not None for search in searches if search.kind == kind), kind
+    assert sum(search.options["beam_size"] == 1 and search.kind == "beam" for search in searches) > 5  # greedy
+    assert sum(search.prefix is not None for search in searches) > 10
+    assert sum("lm_model" in search.options for search in searches) > 10
+    assert sum(bool(search.options["tokens_to_suppress"]) for search in searches) > 10
+    assert sum(search.options["no_repeat_ngram_size"] > 0 for search in searches) > 30
+    constraints = [search.constraints for search in searches if search.constraints is not None]
+    assert sum(int(packed[:, 0].max()) > 1 for packed in constraints) > 10

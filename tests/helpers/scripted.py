@@ -2,7 +2,8 @@
 
 import torch
 from fairseq.models import FairseqDecoder, FairseqEncoder, FairseqEncoderDecoderModel, FairseqIncrementalDecoder
-from helpers import dictionary
+
+from . import dictionary
 
 WORDS = dictionary(8)
 END, A, B, C = WORDS.eos(), *(WORDS.index(f"w{i}") for i in range(3))

@@ -7,12 +7,10 @@ from pathlib import Path
 import torch
 from fairseq.sequence_generator import SequenceGenerator
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
+from el_fairseq import enable_el_attention
+from el_fairseq.generation import ELSequenceGenerator
 
-from helpers import batch, build_model, dictionary  # noqa: E402
-
-from el_fairseq import enable_el_attention  # noqa: E402
-from el_fairseq.generation import ELSequenceGenerator  # noqa: E402
+from . import batch, build_model, dictionary
 
 WORDS = dictionary(300)
 SIZE = {

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from commands import ROOT, generate, lines_of
+from .commands import ROOT, generate, lines_of
 
 SCRIPT = ROOT / "scripts/generate_sharded.sh"
 SEARCH = "--task el_translation --beam 2 --num-workers 0 --min-len 150 --max-len-b 160"

@@ -1,6 +1,6 @@
 """A SLURM of one node on this machine, with all its files in one folder: for tests and to try things.
 
-    python tests/scripts/slurm_cluster.py COMMAND ...
+    python tests/helpers/slurm_cluster.py COMMAND ...
 
 starts one, runs the command with it (sbatch, squeue and others find it by SLURM_CONF), stops it, and ends with the
 command's exit status. It needs Debian's packages slurm-wlm and munge, and no root.

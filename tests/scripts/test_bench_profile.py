@@ -1,15 +1,15 @@
-"""profile_decode.py: operators by their time, of one mode."""
+"""scripts.bench.profile: operators by their time, of one mode."""
 
-import bench_models
 import pytest
-from profile_decode import main
+from bench import models
+from bench.profile import main
 
 TINY = "--arch transformer_tiny --batch 2 --source 8 --tokens 4 --rounds 1 --cpu --rows 9"
 
 
 @pytest.fixture(autouse=True)
 def small_vocabulary(monkeypatch):
-    monkeypatch.setattr(bench_models, "VOCABULARY", {"transformer": 50})
+    monkeypatch.setattr(models, "VOCABULARY", {"transformer": 50})
 
 
 @pytest.mark.parametrize("mode", ["auto", "stock"])

@@ -3,9 +3,9 @@
 Each is fed a fairseq model that is in memory. What they cannot compute is refused by a ValueError that says why.
 """
 
-from benchmarking import seconds
-from peer_ctranslate2 import CTranslate2
-from peer_transformers import Transformers
+from ..rows import seconds
+from .ctranslate2 import CTranslate2
+from .transformers import Transformers
 
 PEERS = {"ctranslate2": CTranslate2, "transformers": Transformers}
 

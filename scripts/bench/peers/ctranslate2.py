@@ -3,7 +3,8 @@
 import tempfile
 
 import torch
-from peer_shapes import hide_broken_torchaudio, shape_of
+
+from .shapes import hide_broken_torchaudio, shape_of
 
 
 class CTranslate2:

@@ -2,7 +2,8 @@
 
 import torch
 from fairseq.models.bart import BARTModel
-from peer_shapes import hide_broken_torchaudio, positions_of, shape_of
+
+from .shapes import hide_broken_torchaudio, positions_of, shape_of
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_accurate": "gelu_new", "gelu_fast": "gelu_new"}
 

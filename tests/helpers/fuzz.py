@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Decode random models with random searches as stock fairseq does and in every way there is here, and compare.
 
 Usage: fuzz.py [--seed S] [--count N]    the cases 0 to N - 1 of a seed
@@ -9,7 +8,7 @@ ensemble, of awkward shapes; a batch of sentences; and a search with prefixes, n
 fusion with a language model, and more, together. Stock's tokens and scores, in float64 on a CPU, have to come from
 --el-attention on, off and auto, and from decoder steps recorded as for CUDA graphs, while memory that nobody has
 written to holds NaN. Each failure says how to repeat it alone. Exit status 0 if there is none, 1 otherwise, 130 after
-Ctrl-C. What is left out because stock gives another output than it documents: tests/generation/random_searches.py and
+Ctrl-C. What is left out because stock gives another output than it documents: tests/helpers/random_searches.py and
 mixed_cases.py.
 """
 
@@ -18,19 +17,15 @@ import logging
 import sys
 import traceback
 from collections import Counter
-from pathlib import Path
 
 import torch
+from bench.rows import machine
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / folder) for folder in ("", "scripts", "tests", "tests/generation")]
+import el_fairseq
 
-from benchmarking import machine  # noqa: E402
-from every_way import WAYS, compare_every_way  # noqa: E402
-from mixed_cases import mixed_case  # noqa: E402
-
-import el_fairseq  # noqa: E402, F401
+from .every_way import WAYS, compare_every_way
+from .mixed_cases import mixed_case
 
 
 def parse_args(argv):
@@ -128,7 +123,3 @@ def main(argv=None):
     print(f"{versions.pop('command')}\n{', '.join(f'{name} {value}' for name, value in versions.items())}", flush=True)
     fuzz = Fuzz(args.seed)
     return run_all(fuzz, args.count) if args.case is None else run_one(fuzz, args.case)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
