@@ -10,8 +10,8 @@ from el_fairseq.cache import Layout
 from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.cuda_graph import device_and_dtype, verified
-from el_fairseq.generation.lossless import Comparison, in_float64, tokens_of
-from el_fairseq.generation.ngram_block import NGramBlock
+from el_fairseq.generation.lossless import Comparison, in_float64
+from el_fairseq.generation.ngram_block import let_ngrams_block
 from el_fairseq.generation.out_of_memory import is_out_of_memory
 from el_fairseq.generation.plan import cheapest
 
@@ -115,8 +115,7 @@ class Contest:
             exact = Contest(self.task, double, self.generation, [sample], self.device)
             pairs = dict(zip(sample["id"].tolist(), zip(exact.decode_in_parts("stock"), exact.decode_in_parts(mode))))
             for i in ids:
-                stock, ours = ([tokens_of(hypothesis) for hypothesis in hypotheses] for hypotheses in pairs[i])
-                (found.ties if stock == ours else found.differences).append(i)
+                found.resolve(i, *pairs[i])
         return found
 
     def _around(self, mode):
@@ -124,8 +123,7 @@ class Contest:
 
     def _generator(self, mode):
         stock = self.task.build_generator([self.model], self.generation, seq_gen_cls=SequenceGenerator)
-        if stock.repeat_ngram_blocker is not None:
-            stock.repeat_ngram_blocker = NGramBlock(stock.repeat_ngram_blocker.no_repeat_ngram_size)
+        let_ngrams_block(stock)
         return stock if mode == "stock" else ELSequenceGenerator.adopt(stock)
 
     def _step(self, generator, sample):
