@@ -33,7 +33,7 @@ def load():
     """``load("translation/prepare")``: that script, as a module."""
 
     def get(name):
-        spec = importlib.util.spec_from_file_location(name.replace("/", "_"), EXAMPLES / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(f"examples.{name.replace('/', '.')}", EXAMPLES / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
