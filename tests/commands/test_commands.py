@@ -1,13 +1,15 @@
 """fairseq's own commands with the plugin: the output is stock's, line by line."""
 
 import re
+import shutil
 from pathlib import Path
 
+import fairseq
 import pytest
 import torch
 from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
-from helpers.commands import BART, LSTM, assert_same_output, generate, lines_of, run, train
+from helpers.commands import BART, LSTM, ROOT, assert_same_output, generate, lines_of, run, train
 
 from el_fairseq import enable_el_attention
 from el_fairseq.compat import load_checkpoint
@@ -177,12 +179,23 @@ def test_hub_interfaces_generate_the_same_with_el_attention(data, checkpoint, mo
     assert outputs[0] == outputs[1] == outputs[2] == outputs[3]
 
 
-def test_user_dir_works_from_any_folder_once_installed(data, checkpoint, tmp_path):
-    import importlib.util
+@pytest.fixture
+def installed(tmp_path):
+    """A folder as site-packages is where pip has installed this package, not as a link, beside fairseq."""
+    source, folder = tmp_path / "source", tmp_path / "site-packages"
+    shutil.copytree(ROOT / "el_fairseq", source / "el_fairseq")
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    pip = f"-m pip install --quiet --no-deps --no-build-isolation --target {folder} {source}"
+    run("python", pip)
+    (folder / "fairseq").mkdir()  # fairseq looks for a --user-dir in the folder above its own
+    for path in Path(fairseq.__file__).parent.iterdir():
+        (folder / "fairseq" / path.name).symlink_to(path)
+    return folder
 
-    fairseq = Path(importlib.util.find_spec("fairseq").origin).parents[1]
-    if not (fairseq / "el_fairseq").is_dir():
-        pytest.skip("el_fairseq is not installed here: pip install .")
+
+def test_user_dir_works_from_any_folder_once_installed(data, checkpoint, installed, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(installed))
     options = f"--task el_translation --beam 2 --path {checkpoint('transformer')} --batch-size 16"
     output = run("fairseq-generate", f"{data} --user-dir el_fairseq", options, cwd=tmp_path, fresh=True)
     assert "decoder state: peak" in output
