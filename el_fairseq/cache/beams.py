@@ -12,21 +12,24 @@ import weakref
 import torch
 
 from el_fairseq.cache.buffer import BLOCK, GrowingBuffer, sentences_of_rows
+from el_fairseq.cache.contract import Cache
 from el_fairseq.cache.layout import Layout, keys_and_values
-from el_fairseq.ops import grouped_attention
+from el_fairseq.ops import grouped_attention, grouped_sdpa
 
 
 class AncestorTable:
     """Which of the tokens of a sentence are ancestors of each of its beams: the tokens that the beam consists of.
 
-    ``strangers [B, M, tokens]`` is True where a token is not; the group's caches are in ``caches``.
+    ``mask [B, M, tokens]`` is 0 where a token is one, -inf where it is not, and NaN for a beam that is lost; it is
+    added to scores. The group's caches are in ``caches``.
     """
 
     moves_with_beams = True
 
-    def __init__(self, beams: int, strangers: torch.Tensor):
-        self.beams, self.strangers = beams, strangers
-        self.others = ~torch.eye(beams, dtype=torch.bool, device=strangers.device)  # [M, M]
+    def __init__(self, beams: int, mask: torch.Tensor):
+        self.beams, self.mask = beams, mask
+        # of the tokens of one step, those of other beams, [M, M]
+        self.others = torch.full((beams, beams), -math.inf, dtype=mask.dtype, device=mask.device).fill_diagonal_(0.0)
         self.caches: weakref.WeakSet = weakref.WeakSet()  # a cycle would outlive the batch
 
     def remember(self, cache):
@@ -36,33 +39,49 @@ class AncestorTable:
     def drop_lost_beams(self, new: torch.Tensor) -> torch.Tensor:
         """Entries ``new [P, N, K, 1, C]`` with zeros for what is infinite or no number.
 
-        The beams they are of are lost, as they are in stock: nothing is left for them to attend to, and their scores
-        become NaN, without touching the others. A stranger counts 0 times its value, which has to be a number for that.
+        The beams they are of are lost, as they are in stock: their scores become NaN, without touching the others. A
+        token that is masked counts 0 times its value, which has to be a number for that.
         """
         finite = new.isfinite()
         lost = ~finite.movedim(1, 0).flatten(1).all(dim=1)  # [N]
-        self.strangers.logical_or_(lost.view(-1, self.beams, 1))
+        self.mask.masked_fill_(lost.view(-1, self.beams, 1), math.nan)
         return new.masked_fill(~finite, 0.0)
 
     def side_by_side(self, new: torch.Tensor) -> torch.Tensor:
         """Entries of one token a beam, ``[P, N, K, 1, C]``, as M tokens of a sentence, ``[P, B, K, M, C]``."""
-        return new.squeeze(3).unflatten(1, (-1, self.beams)).movedim(2, 3)
+        return new.squeeze(3).unflatten(1, (-1, self.beams)).transpose(2, 3)
+
+    def of_sentences(self, qkv: torch.Tensor) -> torch.Tensor:
+        """``[N, 3, H, d] -> [3, B, H, M, d]``, a view."""
+        n, three, heads, width = qkv.shape
+        return qkv.view(n // self.beams, self.beams, three, heads, width).permute(2, 0, 3, 1, 4)
+
+    def attend_fused(self, query, filled, scale):
+        """Queries ``[B, H, M, d]`` to all entries ``[2, B, H, S, d]`` of their sentences: contexts ``[N, H·d]``."""
+        key, value = filled.unbind(0)
+        context, _ = grouped_sdpa(query, key, value, self.mask.unsqueeze(1), scale=scale)
+        return context.transpose(1, 2).flatten(2).flatten(0, 1)  # [B, H, M, d] -> [B·M, H·d]
 
     def tensors(self):
-        return [self.strangers]
+        return [self.mask]
 
 
 class BeamCaches(AncestorTable):
     """The table of caches that grow.
 
+    Whoever looks for lost beams itself after each step, and takes it back by ``undo_step``, sets ``looks_for_lost`` to
+    False: then no cache does at every token.
+
     Args:
         sentences: B.
         beams: M.
         device: of the table.
+        dtype: of the scores.
     """
 
-    def __init__(self, sentences: int, beams: int, device: torch.device):
-        super().__init__(beams, torch.zeros(sentences, beams, 0, dtype=torch.bool, device=device))
+    def __init__(self, sentences: int, beams: int, device: torch.device, dtype: torch.dtype = torch.float32):
+        super().__init__(beams, torch.zeros(sentences, beams, 0, dtype=dtype, device=device))
+        self.looks_for_lost = True
 
     def new_cache(self, layout):
         return self.remember(BeamCache(layout, self))
@@ -70,32 +89,39 @@ class BeamCaches(AncestorTable):
     def enter(self, tokens: int, padding: torch.Tensor | None) -> None:
         """Enter this step's tokens, the last M of so many; ``padding [B·M, 1]`` are left out. Once a step, by the first
         layer that asks."""
-        if self.strangers.size(2) < tokens:
-            new = self.others.expand(self.strangers.size(0), -1, -1)  # [M, M] -> [B, M, M]
+        if self.mask.size(2) < tokens:
+            new = self.others.expand(self.mask.size(0), -1, -1)  # [M, M] -> [B, M, M]
             if padding is not None:
-                new = new | padding.view(-1, 1, self.beams)
-            self.strangers = torch.cat((self.strangers, new), dim=2)
+                new = new.masked_fill(padding.view(-1, 1, self.beams), -math.inf)
+            self.mask = torch.cat((self.mask, new), dim=2)
+
+    def undo_step(self) -> None:
+        """Take back the last token of each beam."""
+        self.mask = self.mask[:, :, : -self.beams]
+        for cache in self.caches:
+            cache.entries.length -= self.beams
 
     def reorder(self, order):
-        sentences = sentences_of_rows(order, self.beams, self.strangers.size(0))
-        shape = order.numel() // self.beams, self.beams, self.strangers.size(2)
-        self.strangers = self.strangers.flatten(0, 1).index_select(0, order).view(shape)
-        if sentences is not None or any(cache.entries.room < self.beams for cache in self.caches):
-            self._evict(sentences)
+        """As of ``CacheGroup``; the rows of a sentence stay side by side."""
+        b, beams, tokens = self.mask.shape
+        pruned = order.numel() < b * beams
+        self.mask = self.mask.view(b * beams, tokens).index_select(0, order).view(order.numel() // beams, beams, tokens)
+        if pruned or any(cache.entries.room < beams for cache in self.caches):
+            self._evict(sentences_of_rows(order, beams, b) if pruned else None)
 
     def _evict(self, sentences):
         """Keep ``sentences [B']`` (None: all), and the ancestors of their beams."""
-        alive = ~self.strangers.all(dim=1)  # [B', tokens]
+        alive = (self.mask == 0).any(dim=1)  # [B', tokens]
         count = int(alive.sum(dim=1).max())
         kept = alive.byte().sort(dim=1, descending=True, stable=True).indices[:, :count]  # first those that are alive
-        self.strangers = self.strangers.gather(2, kept.unsqueeze(1).expand(-1, self.beams, -1))
+        self.mask = self.mask.gather(2, kept.unsqueeze(1).expand(-1, self.beams, -1))
         if sentences is None:
             sentences = torch.arange(alive.size(0), device=alive.device)
         for cache in self.caches:
             cache.entries.keep(sentences, kept)
 
 
-class BeamCache:
+class BeamCache(Cache):
     """``[P, B, K, tokens, C]``: the tokens of all beams of a sentence side by side, but for those that were evicted."""
 
     moves_with_beams = False
@@ -105,22 +131,35 @@ class BeamCache:
         self.entries = GrowingBuffer(block=BLOCK * table.beams)
 
     def append(self, new, padding):
-        self.table.enter(self.entries.length + self.table.beams, padding)
-        if not math.isfinite(new.sum(dtype=torch.promote_types(new.dtype, torch.float32)).item()):
-            new = self.table.drop_lost_beams(new)
-        self.entries.append(self.table.side_by_side(new))
+        table = self.table
+        table.enter(self.entries.length + table.beams, padding)
+        if table.looks_for_lost and not is_finite(new):
+            new = table.drop_lost_beams(new)
+        self.entries.append(table.side_by_side(new))
 
     def attend(self, query, attn_mask, **softmax):
         refuse_mask(attn_mask)
-        return grouped_attention(
-            query, *keys_and_values(self.entries.filled), self.table.strangers.unsqueeze(2), **softmax
-        )
+        return grouped_attention(query, *keys_and_values(self.entries.filled), self.table.mask.unsqueeze(2), **softmax)
+
+    def decode(self, qkv, padding, scale):
+        table = self.table
+        if table.looks_for_lost:
+            return super().decode(qkv, padding, scale)
+        table.enter(self.entries.length + table.beams, padding)
+        qkv = table.of_sentences(qkv)
+        self.entries.append(qkv[1:])
+        return table.attend_fused(qkv[0], self.entries.filled, scale)
 
     def reorder(self, order):
         """Nothing to do: the table follows the beams, for all layers at once."""
 
     def tensors(self):
         return [] if self.entries.storage is None else [self.entries.storage]
+
+
+def is_finite(x: torch.Tensor) -> bool:
+    """Whether no element is infinite or NaN; False may also mean that their sum is too large. Waits for the device."""
+    return math.isfinite(x.sum(dtype=torch.promote_types(x.dtype, torch.float32)).item())
 
 
 def refuse_mask(attn_mask: torch.Tensor | None) -> None:

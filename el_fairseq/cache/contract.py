@@ -4,7 +4,8 @@ An attention keeps entries ``[P, N, K, T, C]`` (``Layout``) of N rows, one a bea
 own, whether the beams of a sentence share them, and in which tensors they lie is the cache's own affair. The caches of
 a model's self-attentions form a group, which has what all of them need: a table of ancestors, masks of prefixes.
 
-To add a cache: one file with both classes, and a line in ``generation.plan``.
+To add a cache: one file with both classes, and a line in ``generation.plan``. Classes inherit from ``Cache`` for what
+they need not write themselves.
 """
 
 from typing import Any, Protocol
@@ -33,7 +34,7 @@ class Cache(Protocol):
         Args:
             query: ``[N, H, T, C]``, already scaled; H is a multiple of K.
             attn_mask: ``[T, S]`` as fairseq's, or None.
-            softmax: ``softmax_dtype``, ``dropout`` and ``want_weights`` of ``ops.grouped_attention``.
+            softmax: ``dropout`` and ``want_weights`` of ``ops.grouped_attention``.
 
         Returns:
             What ``ops.grouped_attention`` does: the context ``[N, H, T, C]``, weights ``[N, H, T, S]``, the mass.
@@ -41,6 +42,21 @@ class Cache(Protocol):
         Raises:
             ValueError: an ``attn_mask`` where entries have no order that it could refer to.
         """
+
+    def decode(self, qkv: torch.Tensor, padding: torch.Tensor | None, scale: float) -> torch.Tensor:
+        """One step of one token a row: append, and attend. A cache may know a way of fewer operators.
+
+        Args:
+            qkv: ``[N, 3, H, d]``, a query, a key and a value a head.
+            padding: as of ``append``.
+            scale: of the queries.
+
+        Returns:
+            The context ``[N, H·d]``.
+        """
+        query, key, value = qkv.unsqueeze(3).unbind(1)  # [N, H, 1, d] each
+        self.append(torch.stack((key, value)), padding)
+        return self.attend(query * scale, None, want_weights=False)[0].flatten(1)
 
     def reorder(self, order: torch.Tensor) -> None:
         """Follow the beams: row ``i`` continues row ``order[i]``. Fewer rows than before prune sentences."""

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from el_fairseq.cache.buffer import GrowingBuffer
+from el_fairseq.cache.contract import Cache
 from el_fairseq.cache.layout import Layout, keys_and_values
 from el_fairseq.ops import prefix_attention
 
@@ -68,7 +69,7 @@ class PrefixCaches:
         return [mask for mask in self.masks if mask is not None]
 
 
-class PrefixCache:
+class PrefixCache(Cache):
     """``prefix [P, B, K, prefix tokens, C]``, in the order of the group, and ``entries`` of what the rows generated."""
 
     moves_with_beams = True

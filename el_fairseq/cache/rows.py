@@ -3,9 +3,9 @@
 import torch
 
 from el_fairseq.cache.buffer import GrowingBuffer
-from el_fairseq.cache.contract import CACHES, CacheGroup
+from el_fairseq.cache.contract import CACHES, Cache, CacheGroup
 from el_fairseq.cache.layout import Layout, keys_and_values
-from el_fairseq.ops import grouped_attention, merge_masks
+from el_fairseq.ops import grouped_attention, grouped_sdpa, merge_masks
 
 
 class RowCaches:
@@ -24,7 +24,7 @@ class RowCaches:
         return []
 
 
-class RowCache:
+class RowCache(Cache):
     """``[P, N, K, t, C]``. Padding is kept too, once there is any."""
 
     moves_with_beams = True
@@ -48,6 +48,13 @@ class RowCache:
     def attend(self, query, attn_mask, **softmax):
         mask = merge_masks(self.padding, attn_mask, query.dtype)
         return grouped_attention(query, *keys_and_values(self.entries.filled), mask, **softmax)
+
+    def decode(self, qkv, padding, scale):
+        qkv = qkv.transpose(0, 1).unsqueeze(3)  # [N, 3, H, d] -> [3, N, H, 1, d]
+        self.append(qkv[1:], padding)
+        key, value = self.entries.filled.unbind(0)
+        mask = None if self.padding is None else merge_masks(self.padding, None, key.dtype)
+        return grouped_sdpa(qkv[0], key, value, mask, scale=scale)[0].flatten(1)
 
     def reorder(self, order):
         self.entries.reorder(order)

@@ -5,10 +5,13 @@ for ``ROOM`` steps from the beginning, attention always reads all of it, and not
 written yet is masked like a token of another beam. Nothing is evicted but the sentences that are pruned.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
 from el_fairseq.cache.beams import AncestorTable, refuse_mask
+from el_fairseq.cache.contract import Cache
 from el_fairseq.cache.layout import Layout, keys_and_values
 from el_fairseq.ops import grouped_attention
 
@@ -16,16 +19,18 @@ ROOM = 64  # steps that are made room for at once; a step has to be captured aga
 
 
 class StaticBeamCaches(AncestorTable):
-    """The table. Its tensors are replaced in ``reorder`` alone; another ``strangers`` means other entries, too.
+    """The table. Its tensors are replaced in ``reorder`` alone; another ``mask`` means other entries, too.
 
     Args:
         sentences: B.
         beams: M.
         device: of the table.
+        dtype: of the scores.
     """
 
-    def __init__(self, sentences: int, beams: int, device: torch.device):
-        super().__init__(beams, torch.ones(sentences, beams, ROOM * beams, dtype=torch.bool, device=device))
+    def __init__(self, sentences: int, beams: int, device: torch.device, dtype: torch.dtype = torch.float32):
+        shape = sentences, beams, ROOM * beams
+        super().__init__(beams, torch.full(shape, -math.inf, dtype=dtype, device=device))
         self.steps = 0
         self.place = torch.arange(beams, device=device)  # the columns of this step's tokens
 
@@ -34,30 +39,30 @@ class StaticBeamCaches(AncestorTable):
 
     def begin_step(self, padding: torch.Tensor) -> None:
         """Enter the tokens of this step, of which ``padding [B·M, 1]`` are left out; once, before the layers."""
-        new = self.others | padding.view(-1, 1, self.beams)  # [B, M, M]
-        self.strangers.index_copy_(2, self.place, new)
+        new = self.others.masked_fill(padding.view(-1, 1, self.beams), -math.inf)  # [B, M, M]
+        self.mask.index_copy_(2, self.place, new)
 
     def reorder(self, order):
         """As of ``CacheGroup``. There are other tensors where sentences are pruned or there has to be more room."""
         self.steps += 1
-        rows = self.strangers.flatten(0, 1).index_select(0, order).view(-1, *self.strangers.shape[1:])
-        pruned, full = rows.size(0) < self.strangers.size(0), self.steps * self.beams == rows.size(2)
+        rows = self.mask.flatten(0, 1).index_select(0, order).view(-1, *self.mask.shape[1:])
+        pruned, full = rows.size(0) < self.mask.size(0), self.steps * self.beams == rows.size(2)
         if pruned:
             sentences = order[:: self.beams] // self.beams
             for cache in self.caches:
                 cache.entries = cache.entries.index_select(1, sentences)
         if full:
-            rows = F.pad(rows, (0, ROOM * self.beams), value=True)
+            rows = F.pad(rows, (0, ROOM * self.beams), value=-math.inf)
             for cache in self.caches:
                 cache.entries = F.pad(cache.entries, (0, 0, 0, ROOM * self.beams))
         if pruned or full:
-            self.strangers = rows
+            self.mask = rows
         else:
-            self.strangers.copy_(rows)
+            self.mask.copy_(rows)
         self.place.add_(self.beams)
 
 
-class StaticBeamCache:
+class StaticBeamCache(Cache):
     """``[P, B, K, columns, C]``, zero where nothing was written yet."""
 
     moves_with_beams = False
@@ -68,14 +73,22 @@ class StaticBeamCache:
 
     def append(self, new, padding):
         """As of ``Cache``; the table knows the padding since ``begin_step``."""
-        new = self.table.side_by_side(self.table.drop_lost_beams(new))
+        self._write(self.table.side_by_side(self.table.drop_lost_beams(new)))
+
+    def _write(self, new):
         if self.entries is None:
-            self.entries = new.new_zeros(*new.shape[:3], self.table.strangers.size(2), new.size(4))
+            self.entries = new.new_zeros(*new.shape[:3], self.table.mask.size(2), new.size(4))
         self.entries.index_copy_(3, self.table.place, new)
 
     def attend(self, query, attn_mask, **softmax):
         refuse_mask(attn_mask)
-        return grouped_attention(query, *keys_and_values(self.entries), self.table.strangers.unsqueeze(2), **softmax)
+        return grouped_attention(query, *keys_and_values(self.entries), self.table.mask.unsqueeze(2), **softmax)
+
+    def decode(self, qkv, padding, scale):
+        query = self.table.of_sentences(qkv)[0]
+        new = qkv[:, 1:].transpose(0, 1).unsqueeze(3)  # [N, 2, H, d] -> [2, N, H, 1, d]
+        self.append(new, padding)
+        return self.table.attend_fused(query, self.entries, scale)
 
     def reorder(self, order):
         """Nothing to do: the table follows the beams."""

@@ -4,7 +4,7 @@ import torch
 
 from el_fairseq.cache import CACHES, Layout, PrefixCaches
 from el_fairseq.modules.el_attention import ELMultiheadAttention
-from el_fairseq.ops import grouped_attention, merge_masks
+from el_fairseq.ops import additive, grouped_attention, grouped_sdpa
 from el_fairseq.ops.products import joint_linear_fn, linear_fn
 
 
@@ -16,7 +16,7 @@ def attention_step(attention, incremental_state):
     options of the module stay. It returns the output ``[N, E]``, and weights ``[N, H, 1, S]`` or None.
     """
     if type(attention) is ELMultiheadAttention:
-        kind = _ELSelfAttention if attention.self_attention else _ELCrossAttention
+        kind = _SelfAttentionStep if attention.self_attention else _CrossAttentionStep
         return kind(attention, incremental_state)
 
     def by_module(x, padding, wanted, source=None):
@@ -30,26 +30,25 @@ def attention_step(attention, incremental_state):
     return by_module
 
 
-class _ELSelfAttention:
+class _SelfAttentionStep:
     """Self-attention of ``ELMultiheadAttention``."""
 
     def __init__(self, attention, incremental_state):
         self.attention, self.incremental_state, self.cache = attention, incremental_state, None
-        self.output = linear_fn(attention.out_proj)
+        self.output, self.scale = linear_fn(attention.out_proj), attention.scaling
 
     def __call__(self, x, padding, wanted):
         if self.cache is None:
             self._start(x)
-        attention, layout, n = self.attention, self.cache.layout, x.size(0)
-        if self.joint is not None:
-            joint = self.joint(x).view(n, 3, attention.num_heads, 1, -1)  # [N, 3·E] -> [N, 3, H, 1, d]
-            query, new = joint[:, 0] * attention.scaling, joint[:, 1:].transpose(0, 1)  # [N, H, 1, d], [2, N, H, 1, d]
+        if self.cache.layout is Layout.PROJECTED:
+            context = self.cache.decode(self._qkv(x), padding, self.scale)
         else:
-            query = attention.expand((self.query(x) * attention.scaling).unsqueeze(1), layout)
-            new = self._entries_of(x)
-        self.cache.append(new, padding)
-        context, weights, _ = self.cache.attend(query, None, **attention.softmax(wanted))
-        return self.output(attention.merge(context, None, layout).squeeze(1)), weights
+            attention, layout = self.attention, self.cache.layout
+            query = attention.expand((self.query(x) * self.scale).unsqueeze(1), layout)
+            self.cache.append(x[None, :, None, None], padding)  # [N, E] -> [1, N, 1, 1, E]
+            context, _, _ = self.cache.attend(query, None, **attention.softmax(False))
+            context = attention.merge(context, None, layout).squeeze(1)
+        return self.output(context), None
 
     def _start(self, x):
         attention = self.attention
@@ -63,29 +62,34 @@ class _ELSelfAttention:
         if self.joint is None:
             self.query, self.key, self.value = map(linear_fn, projections)
 
-    def _entries_of(self, x):
-        """``x [N, E]`` as entries, ``[1, N, 1, 1, E]`` or ``[2, N, H, 1, d]``."""
-        if self.cache.layout is Layout.HIDDEN:
-            return x[None, :, None, None]
-        new = torch.stack((self.key(x), self.value(x)))  # [2, N, E]
-        return new.view(*new.shape[:2], self.attention.num_heads, 1, -1)
+    def _qkv(self, x):
+        """``[N, E] -> [N, 3, H, d]``."""
+        qkv = torch.stack([self.query(x), self.key(x), self.value(x)], 1) if self.joint is None else self.joint(x)
+        return qkv.view(x.size(0), 3, self.attention.num_heads, -1)
 
 
-class _ELCrossAttention:
+class _CrossAttentionStep:
     """Cross-attention of ``ELMultiheadAttention``."""
 
     def __init__(self, attention, incremental_state):
         self.attention, self.incremental_state, self.cache = attention, incremental_state, None
         self.query, self.output = linear_fn(attention.q_proj), linear_fn(attention.out_proj)
+        self.padding = self.mask = None
 
     def __call__(self, x, padding, wanted, source):
         attention = self.attention
         if self.cache is None:
             self.cache = attention.source_cache(source, x.size(0) // source.size(1), self.incremental_state)
-        layout = self.cache.layout
-        query = attention.expand((self.query(x) * attention.scaling).unsqueeze(1), layout)  # [N, E] -> [N, H, 1, C]
-        mask = merge_masks(padding, None, query.dtype)
-        context, weights, _ = grouped_attention(
-            query, *self.cache.keys_and_values(source), mask, **attention.softmax(wanted)
-        )
+        layout, query = self.cache.layout, self.query(x)
+        key, value = self.cache.keys_and_values(source)
+        if padding is not None and padding is not self.padding:
+            mask = padding[:, None, None]  # [B, S] -> [B, 1, 1, S]
+            self.padding, self.mask = padding, mask if layout is Layout.HIDDEN else additive(mask, query.dtype)
+        mask = None if padding is None else self.mask
+        if layout is Layout.PROJECTED and not wanted:
+            query = query.view(key.size(0), -1, *key.shape[1::2]).transpose(1, 2)  # [N, E] -> [B, H, M, d]
+            context, _ = grouped_sdpa(query, key, value, mask, scale=attention.scaling)
+            return self.output(context.transpose(1, 2).flatten(2).flatten(0, 1)), None  # -> [B·M, H·d]
+        query = attention.expand((query * attention.scaling).unsqueeze(1), layout)  # [N, E] -> [N, H, 1, C]
+        context, weights, _ = grouped_attention(query, key, value, mask, **attention.softmax(wanted))
         return self.output(attention.merge(context, None, layout).squeeze(1)), weights

@@ -88,7 +88,7 @@ class GraphedStep:
         """As of ``DecoderStep``; the features hold until the next step."""
         x, padding = self.step.inputs(tokens)
         self.step.set_source(encoder_out)
-        tensors = (self.step.source, self.caches.strangers)
+        tensors = (self.step.source, self.caches.mask)
         if self.seen is None or any(a is not b for a, b in zip(self.seen, tensors)):
             # What a capture must not do, such as to try a kernel, is done once without it.
             self.seen, self.tried, self.replay, self.result = tensors, False, None, None
@@ -115,19 +115,19 @@ class GraphedStep:
 
     def _capture(self, x, padding):
         """Set ``replay``, unless that fails."""
-        before = self.caches.strangers.clone()
+        before = self.caches.mask.clone()
         expected = self._run(x, padding)[0] if self._is_verified() is None else None
         self.x, self.padding = x.clone(), padding.clone()
         try:
             replay, self.result = self.capture(lambda: self._run(self.x, self.padding))
-            self.caches.strangers.copy_(before)  # it forgets the beams that are lost in this step
+            self.caches.mask.copy_(before)  # it forgets the beams that are lost in this step
             problem = None if expected is None else self._problem(replay, expected)
         except (RuntimeError, MemoryError) as error:  # whatever the driver or a library does not let be captured
             if is_out_of_memory(error):
                 return
             problem = f"{type(error).__name__}: {error}"
         finally:
-            self.caches.strangers.copy_(before)
+            self.caches.mask.copy_(before)
         verified[self.step.decoder] = self.where, problem is None
         if problem is None:
             self.replay = replay

@@ -9,6 +9,8 @@ from fairseq.models.transformer import TransformerDecoderBase
 from fairseq.modules import FairseqDropout
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 
+from el_fairseq.cache import CACHES, BeamCaches
+from el_fairseq.cache.beams import is_finite
 from el_fairseq.convert.el_attention import KNOWN_DECODERS, draws_dropout, layers_of
 from el_fairseq.generation.attention_step import attention_step
 from el_fairseq.modules.el_attention import ELMultiheadAttention
@@ -83,13 +85,23 @@ class DecoderStep:
         self.each_layer = [_Layer(layer, state) for layer in layers_of(decoder)]
         self.gives_attention = has_stock_method(decoder, "extract_features", TransformerDecoderBase)
         self.encoder_out, self.source, self.source_padding = None, None, None
+        caches = state.get(CACHES)
+        self.caches = caches if isinstance(caches, BeamCaches) else None
+        if self.caches is not None:
+            self.caches.looks_for_lost = False  # this does, once a step instead of once a layer
 
     def __call__(self, tokens, encoder_out):
         """As ``TransformerDecoder.forward(features_only=True)`` for the last of ``tokens [N, n]``: features ``[N, D]``,
         and the attention of the last layer to the source, ``[N, S]``, or None."""
         x, padding = self.inputs(tokens)
         self.set_source(encoder_out)
-        return self.layers(x, padding if bool(padding.any()) else None)
+        padding = padding if bool(padding.any()) else None
+        features, attention = self.layers(x, padding)
+        if self.caches is not None and not self.caches.looks_for_lost and not is_finite(features):
+            self.caches.undo_step()
+            self.caches.looks_for_lost = True
+            features, attention = self.layers(x, padding)
+        return features, attention
 
     def set_source(self, encoder_out):
         """Note the source, which is another one when sentences were pruned."""

@@ -142,13 +142,14 @@ def shared_caches(model, search, sentences, beams, captures) -> CacheGroup | Non
     In beam search beams have most of their ancestors in common, and one cache is faster and smaller. Those of sampling
     and of diverse search have next to none in common: each would have to read the tokens of all.
     """
-    device = next(model.parameters(), torch.empty(0)).device
+    parameter = next(model.parameters(), torch.empty(0))
+    device = parameter.device
     reason = why_beams_apart(model, search, beams, device, captures)
     kept = "share one cache" if reason is None else f"keep caches of their own: {reason}"
     explain(f"beams of {type(search).__name__} {kept}")
     if reason is not None:
         return None
-    return (StaticBeamCaches if captures else BeamCaches)(sentences, beams, device)
+    return (StaticBeamCaches if captures else BeamCaches)(sentences, beams, device, parameter.dtype)
 
 
 def why_beams_apart(model, search, beams, device, captures):

@@ -10,7 +10,6 @@ from el_fairseq.ops.products import CHUNK_ROWS, apply_linear, drop_stale
 from el_fairseq.stock import changes_weights, is_plain_dropout, is_plain_linear, log_once
 
 CACHE = "el_cache"  # key of an attention's cache in the incremental state
-SOFTMAX_DTYPE = torch.float32  # fairseq.utils.softmax, whatever the dtype of the model
 
 
 def why_not(attention):
@@ -137,7 +136,7 @@ class ELMultiheadAttention(MultiheadAttention):
     def softmax(self, want_weights):
         """How attention weights are computed, and whether they are wanted: options of ``grouped_attention``."""
         dropout = self.dropout_module if changes_weights(self.dropout_module) else None
-        return {"softmax_dtype": SOFTMAX_DTYPE, "dropout": dropout, "want_weights": want_weights}
+        return {"dropout": dropout, "want_weights": want_weights}
 
     def entries_of(self, x, layout):
         """Inputs ``x [T, N, D]`` as entries in ``layout``, ``[P, N, K, T, C]``."""

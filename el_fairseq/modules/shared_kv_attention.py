@@ -9,7 +9,7 @@ from fairseq.modules.quant_noise import quant_noise
 from torch import nn
 
 from el_fairseq.cache import Layout, SourceCache, group_in
-from el_fairseq.ops import grouped_attention, merge_masks, shared_kv_sdpa
+from el_fairseq.ops import grouped_attention, grouped_sdpa, merge_masks
 from el_fairseq.stock import changes_weights
 
 CACHE = "shared_kv_cache"  # key of an attention's cache in the incremental state
@@ -149,7 +149,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
             cache.append(
                 torch.stack(self.project(key, value)), None if key_padding_mask is None else key_padding_mask.bool()
             )
-            context, weights, mass = cache.attend(queries, attn_mask, **self.softmax(queries, want_weights))
+            context, weights, mass = cache.attend(queries, attn_mask, **self.softmax(want_weights))
         else:
             if incremental_state is None:
                 key, value = self.project(key, value)
@@ -168,14 +168,9 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         """``[S, B, kdim]`` and ``[S, B, vdim]`` -> keys and values ``[B, 1, S, d]``."""
         return self.k_proj(key).transpose(0, 1).unsqueeze(1), self.v_proj(value).transpose(0, 1).unsqueeze(1)
 
-    def softmax(self, queries, want_weights):
+    def softmax(self, want_weights):
         """How attention weights are computed, and whether they are wanted: options of ``grouped_attention``."""
-        dtype = torch.promote_types(queries.dtype, torch.float32)
-        return {
-            "softmax_dtype": dtype,
-            "dropout": self.dropout_module if self._drops() else None,
-            "want_weights": want_weights,
-        }
+        return {"dropout": self.dropout_module if self._drops() else None, "want_weights": want_weights}
 
     def self_cache(self, incremental_state):
         """The cache of this self-attention."""
@@ -201,11 +196,11 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
     def _attend(self, queries, key, value, mask, want_weights):
         """``grouped_attention``; with dropout in training on CUDA in PyTorch's fused attention, which returns no
         weights (on a CPU it would copy keys and values for each head then)."""
-        softmax = self.softmax(queries, want_weights)
+        softmax = self.softmax(want_weights)
         if softmax["dropout"] is None or not queries.is_cuda or want_weights or key.size(0) != queries.size(0):
             return grouped_attention(queries, key, value, mask, **softmax)
-        context, mass = shared_kv_sdpa(
-            queries, key.squeeze(1), value.squeeze(1), mask, dropout=self.dropout_module.p, want_mass=self.needs_mass
+        context, mass = grouped_sdpa(
+            queries, key, value, mask, dropout=self.dropout_module.p, want_mass=self.needs_mass
         )
         return context, None, mass
 

@@ -1,4 +1,4 @@
-"""One mask for an attention from the two that fairseq passes."""
+"""Masks: one from the two that fairseq passes, and in the form that is added to scores."""
 
 import torch
 
@@ -26,3 +26,13 @@ def merge_masks(
         mask = torch.zeros_like(attn_mask, dtype=dtype).masked_fill_(attn_mask.bool(), float("-inf"))
     mask = mask[None, None]  # [T, S] -> [1, 1, T, S]
     return mask if padding is None else mask.masked_fill(padding.bool()[:, None, None], float("-inf"))
+
+
+def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean ``mask [..., S]``, True where a key is left out, as numbers that are added to scores.
+
+    A row without any key holds NaN: that is what its softmax is, in stock as in ``shared_kv_attention``, where
+    PyTorch's fused attention gives zeros.
+    """
+    numbers = torch.zeros_like(mask, dtype=dtype).masked_fill_(mask, float("-inf"))
+    return numbers.masked_fill_(mask.all(dim=-1, keepdim=True), float("nan"))

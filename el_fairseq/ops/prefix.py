@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from el_fairseq.ops.shared_kv import scores_of
+from el_fairseq.ops.shared_kv import scores_of, softmax
 
 
 def prefix_attention(
@@ -13,7 +13,6 @@ def prefix_attention(
     own: tuple[torch.Tensor, torch.Tensor | None],
     paddings: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
     *,
-    softmax_dtype: torch.dtype = torch.float32,
     dropout: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """One softmax over the keys of the prefix and of the row: as if the prefix's were repeated for each of its M rows.
@@ -24,7 +23,6 @@ def prefix_attention(
             heads; None for values where the keys are the values, too (EL-attention).
         own: keys ``[N, K, t, C]`` and values ``[N, K, t, C']``, likewise.
         paddings: ``[B, p]`` of the prefixes and ``[N, t]`` of own keys, True where a key is left out; or None.
-        softmax_dtype: dtype of the softmax.
         dropout: a callable applied to the attention weights, or None.
 
     Returns:
@@ -44,7 +42,7 @@ def prefix_attention(
         scores_prefix = scores_prefix.masked_fill(left_out, float("-inf"))
     if own_padding is not None:
         scores_own = scores_own.masked_fill(own_padding[:, None, None], float("-inf"))
-    weights = torch.softmax(torch.cat((scores_prefix, scores_own), dim=-1), dim=-1, dtype=softmax_dtype)
+    weights = softmax(torch.cat((scores_prefix, scores_own), dim=-1))
     kept = weights.to(query.dtype)
     kept = kept if dropout is None else dropout(kept)
     kept_prefix = _by_prefix(kept[..., :p].reshape(n, k, -1, p), b)

@@ -5,7 +5,7 @@ import torch
 FEW_ROWS = 16  # of queries
 
 
-def shared_kv_attention(query, key, value, mask=None, *, softmax_dtype=torch.float32, dropout=None):
+def shared_kv_attention(query, key, value, mask=None, *, dropout=None):
     """``softmax(query · keyᵀ + mask) · value``, with one set of keys and values for all ``R`` query rows.
 
     Args:
@@ -14,11 +14,11 @@ def shared_kv_attention(query, key, value, mask=None, *, softmax_dtype=torch.flo
         value: ``[B, S, C']``; for EL-attention the same tensor as ``key``.
         mask: ``[B', S]`` or ``[B', R, S]``; boolean (True: leave this key out) or a float that is added to the scores.
             Where ``B'`` is less than ``B``, each entry holds for ``B / B'`` successive ones.
-        softmax_dtype: dtype of the softmax; float32 for every input is fairseq's rule (``fairseq.utils.softmax``).
         dropout: a callable applied to the attention weights, or None.
 
     Returns:
-        ``output [B, R, C']``; ``weights [B, R, S]`` before dropout, in ``softmax_dtype``; and ``mass [B, R]``, what the
+        ``output [B, R, C']``; ``weights [B, R, S]`` before dropout, in float32 or, of a query in float64,
+        float64; and ``mass [B, R]``, what the
         weights of a row sum to after dropout (None without dropout, where it is 1).
     """
     scores = scores_of(query, key)
@@ -27,13 +27,18 @@ def shared_kv_attention(query, key, value, mask=None, *, softmax_dtype=torch.flo
         grouped = scores.view(mask.size(0), -1, *scores.shape[1:])  # [B, R, S] -> [B', B / B', R, S]
         grouped = grouped.masked_fill_(mask, float("-inf")) if mask.dtype == torch.bool else grouped + mask
         scores = grouped.flatten(0, 1)
-    weights = torch.softmax(scores, dim=-1, dtype=softmax_dtype)
+    weights = softmax(scores)
     kept = weights.to(value.dtype)
     mass = None
     if dropout is not None:
         kept = dropout(kept)
         mass = kept.sum(dim=-1)
     return torch.bmm(kept, value), weights, mass
+
+
+def softmax(scores):
+    """Over keys, in float32 whatever the dtype of a model is, as in fairseq; float64 stays."""
+    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 def scores_of(query, key):

@@ -4,8 +4,9 @@ import random
 
 import pytest
 import torch
+from helpers import assert_close
 
-from el_fairseq.cache import BeamCaches, Layout, RowCaches
+from el_fairseq.cache import BeamCaches, Layout, RowCaches, StaticBeamCaches
 from el_fairseq.cache.buffer import BLOCK
 from el_fairseq.cache.rows import group_in
 
@@ -21,7 +22,7 @@ def new_entries(shape, rows):
 def tokens_of(entries, beam, table):
     """What ``beam`` (sentence, number) consists of, in any order: ``[P, K, t, C]`` sorted by its first number."""
     sentence, number = beam
-    kept = entries[:, sentence][:, :, ~table.strangers[sentence, number]]
+    kept = entries[:, sentence][:, :, table.mask[sentence, number] == 0]
     return kept[:, :, kept[0, 0, :, 0].argsort()]
 
 
@@ -40,7 +41,7 @@ def test_beams_consist_of_the_tokens_that_moving_rows_would_hold(layout, seed):
         for cache in caches:
             cache.append(new, None)
         moving.append(new, None)
-        assert table.strangers.shape == (sentences, beams, cache.entries.length)
+        assert table.mask.shape == (sentences, beams, cache.entries.length)
         for row in range(sentences * beams):
             for cache in caches:
                 actual = tokens_of(cache.entries.filled, divmod(row, beams), table)
@@ -65,7 +66,7 @@ def test_tokens_without_a_descendant_are_evicted():
         table.reorder(torch.tensor([0] * beams + [beams] * beams))
         assert cache.entries.length <= step + 1 + BLOCK * beams
     assert cache.entries.storage.size(3) <= steps + BLOCK * beams < beams * steps / 2
-    assert table.strangers.shape == (2, beams, cache.entries.length)
+    assert table.mask.shape == (2, beams, cache.entries.length)
 
 
 def test_nothing_moves_while_there_is_room():
@@ -75,8 +76,8 @@ def test_nothing_moves_while_there_is_room():
     place, kept = cache.entries.storage.data_ptr(), cache.entries.filled.clone()
     table.reorder(torch.tensor([2, 2, 0, 3, 5, 4]))
     assert cache.entries.storage.data_ptr() == place and torch.equal(cache.entries.filled, kept)
-    assert table.strangers[0].tolist() == [[True, True, False], [True, True, False], [False, True, True]]
-    assert table.strangers[1].tolist() == [[False, True, True], [True, True, False], [True, False, True]]
+    assert (table.mask[0] == 0).tolist() == [[False, False, True], [False, False, True], [True, False, False]]
+    assert (table.mask[1] == 0).tolist() == [[True, False, False], [False, False, True], [False, True, False]]
 
 
 def test_padding_is_hidden_from_all():
@@ -84,7 +85,7 @@ def test_padding_is_hidden_from_all():
     cache = table.new_cache(Layout.HIDDEN)
     cache.append(torch.randn(1, 2, 1, 1, 4), None)
     cache.append(torch.randn(1, 2, 1, 1, 4), torch.tensor([[False], [True]]))
-    assert table.strangers.tolist() == [[[False, True, False, True], [True, False, True, True]]]
+    assert (table.mask == 0).tolist() == [[[True, False, True, False], [False, True, False, False]]]
 
 
 def test_tokens_of_all_beams_have_no_order_for_a_mask():
@@ -96,7 +97,7 @@ def test_tokens_of_all_beams_have_no_order_for_a_mask():
 
 def test_beams_of_two_sentences_cannot_share():
     with pytest.raises(ValueError, match="different sentences"):
-        BeamCaches(2, 2, CPU).reorder(torch.tensor([0, 2, 1, 3]))
+        BeamCaches(3, 2, CPU).reorder(torch.tensor([0, 2, 1, 3]))
 
 
 def test_without_a_group_each_row_has_its_own():
@@ -115,8 +116,8 @@ def test_what_is_no_number_is_lost_with_its_beam_alone(layout, value):
             new[:, 4, ..., 0] = value
         cache.append(new, None)
     assert cache.entries.filled.isfinite().all()
-    visible = (~table.strangers).sum(dim=2)
-    assert visible.tolist() == [[2, 2, 2], [2, 0, 2]]
+    assert (table.mask == 0).sum(dim=2).tolist() == [[2, 2, 2], [2, 0, 2]]
+    assert table.mask.isnan().all(dim=2).tolist() == [[False] * 3, [False, True, False]]
 
 
 def test_large_numbers_are_not_lost():
@@ -124,4 +125,44 @@ def test_large_numbers_are_not_lost():
     cache = table.new_cache(Layout.HIDDEN)
     new = torch.full((1, 2, 1, 1, 4), torch.finfo(torch.float32).max)
     cache.append(new, None)
-    assert torch.equal(cache.entries.filled, new.view(1, 1, 1, 2, 4)) and (~table.strangers).sum() == 2
+    assert torch.equal(cache.entries.filled, new.view(1, 1, 1, 2, 4)) and (table.mask == 0).sum() == 2
+
+
+@pytest.mark.parametrize("layout", [(2, -1, 3, 1, 5)])
+def test_a_step_that_was_taken_back_may_be_taken_again(layout):
+    table = BeamCaches(2, 3, CPU)
+    caches = [table.new_cache(Layout.PROJECTED) for _ in range(2)]
+    first, second, third = (new_entries(layout, 6) for _ in range(3))
+    for new in (first, second):
+        for cache in caches:
+            cache.append(new, None)
+    table.undo_step()
+    assert table.mask.shape == (2, 3, 3)
+    for cache in caches:
+        cache.append(third, None)
+    expected = torch.stack((first, third), dim=3).squeeze(4)
+    for row in range(6):
+        actual = caches[0].entries.filled[:, row // 3][:, :, table.mask[row // 3, row % 3] == 0]
+        assert torch.equal(actual, expected[:, row])
+
+
+@pytest.mark.parametrize("looks", [True, False], ids=["looks for lost beams", "does not"])
+@pytest.mark.parametrize("make", [lambda: BeamCaches(2, 3, CPU), RowCaches, lambda: StaticBeamCaches(2, 3, CPU)])
+def test_to_decode_is_to_append_and_to_attend(make, looks):
+    group, same = make(), make()
+    for each in (group, same):
+        each.looks_for_lost = looks
+    cache, expected = group.new_cache(Layout.PROJECTED), same.new_cache(Layout.PROJECTED)
+    for _ in range(3):
+        qkv, padding = torch.randn(6, 3, 4, 5), torch.zeros(6, 1, dtype=torch.bool)
+        for each in (group, same):
+            if hasattr(each, "begin_step"):
+                each.begin_step(padding)
+        context = cache.decode(qkv, None, 0.3)
+        expected.append(qkv[:, 1:].transpose(0, 1).unsqueeze(3), None)
+        attended, _, _ = expected.attend(0.3 * qkv[:, 0].unsqueeze(2), None, want_weights=False)
+        assert_close(context, attended.flatten(1))
+        for each in (group, same):
+            each.reorder(torch.tensor([1, 0, 2, 5, 5, 3]))
+        for each in (cache, expected):
+            each.reorder(torch.tensor([1, 0, 2, 5, 5, 3]))

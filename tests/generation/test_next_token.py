@@ -4,7 +4,7 @@ import pytest
 import torch
 from fairseq.models.speech_to_text.s2t_transformer import TransformerDecoderScriptable
 from fairseq.sequence_generator import EnsembleModel
-from helpers import batch, build_model, dictionary
+from helpers import TOLERANCE, assert_close, batch, build_model, dictionary
 from helpers.random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention
@@ -59,10 +59,11 @@ def test_is_the_ensembles(arch, temperature, dtype, rows, monkeypatch):
     actual = steps(ensemble, decode)
     expected = steps(ensemble, lambda *args: ensemble.forward_decoder(*args, temperature))
     for (ours, attention), (stocks, stock_attention) in zip(actual, expected):
-        tolerance = 1e-6 if rows < 4 else 0  # products of fewer rows may add in another order
-        torch.testing.assert_close(ours, stocks, rtol=tolerance, atol=tolerance)
+        tolerance = 2 * TOLERANCE[dtype]  # modules ask for attention weights everywhere, so that nothing is fused there
+        assert_close(ours, stocks, tolerance)
         assert (attention is None) == (stock_attention is None)
-        assert attention is None or torch.equal(attention, stock_attention)
+        if attention is not None:
+            assert_close(attention.float(), stock_attention.float(), tolerance)
     assert len(set(copies)) == 1 and copies[0][1] == torch.float32
 
 

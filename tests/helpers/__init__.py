@@ -16,7 +16,6 @@ from fairseq.modules import MultiheadAttention
 from el_fairseq.convert.attention_variant import attentions_of
 from el_fairseq.convert.shared_source import unshare_beams
 from el_fairseq.generation import next_token
-from el_fairseq.modules import el_attention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
@@ -29,7 +28,6 @@ def compute_in_float64(patch):
     """
     patch.setattr(utils, "softmax", lambda x, dim, onnx_trace=False: F.softmax(x, dim=dim))
     patch.setattr(utils, "log_softmax", lambda x, dim, onnx_trace=False: F.log_softmax(x, dim=dim))
-    patch.setattr(el_attention, "SOFTMAX_DTYPE", torch.float64)
     patch.setattr(next_token, "LOG_SOFTMAX_DTYPE", torch.float64)
 
 

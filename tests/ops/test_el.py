@@ -44,7 +44,7 @@ def test_maps_around_the_core_are_multi_head_attention(shape, bias, device):
     )
     q = torch.nn.functional.linear(query, w_q, b_q) * (d // h) ** -0.5
     q = el_query(q.view(b * t, d), w_k, h).reshape(b, t * h, k)
-    context, weights, _ = shared_kv_attention(q, source, source, padding, softmax_dtype=torch.float64)
+    context, weights, _ = shared_kv_attention(q, source, source, padding)
     output = el_output(context.view(b * t, h, k), w_v, b_v)
     output = torch.nn.functional.linear(output, w_o, b_o).view(b, t, d)
     assert_close(output, expected)

@@ -28,7 +28,7 @@ def test_as_if_the_prefix_were_repeated(key_heads, beams, padded, dropped, devic
         hidden = torch.cat((paddings[0].repeat_interleave(beams, dim=0), paddings[1]), dim=1)
         hidden = hidden.repeat_interleave(key_heads, dim=0)
     keep = (lambda weights: weights * 0.5) if dropped else None
-    options = {"softmax_dtype": torch.float64, "dropout": keep}
+    options = {"dropout": keep}
     expected, expected_weights, expected_mass = shared_kv_attention(
         query.reshape(n * key_heads, -1, c), *(x.flatten(0, 1) for x in whole), hidden, **options
     )

@@ -43,9 +43,9 @@ def test_is_softmax_of_products_times_values(shape, masked, dtype, device):
     query, key, value = (x.to(dtype) for x in (query, key, value))
     expected, expected_weights = by_definition(*(x.double() for x in (query, key, value)), keep)
     mask = mask if mask is None else mask.to(device)
-    softmax_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    softmax_dtype = torch.promote_types(dtype, torch.float32)
     inputs = (x.to(device) for x in (query, key, value))
-    output, weights, mass = shared_kv_attention(*inputs, mask, softmax_dtype=softmax_dtype)
+    output, weights, mass = shared_kv_attention(*inputs, mask)
     assert output.dtype == dtype and weights.dtype == softmax_dtype and mass is None
     assert_close(output, expected.to(dtype))
     assert_close(weights, expected_weights.to(softmax_dtype), 3e-2 if dtype == torch.bfloat16 else 2e-5)
@@ -62,12 +62,10 @@ def test_one_mask_can_hold_for_several_entries(by_row):
     assert torch.equal(actual, expected)
 
 
-def test_softmax_is_in_float32_unless_asked_otherwise():
-    query, key = torch.randn(1, 2, 4, dtype=torch.float64), torch.randn(1, 3, 4, dtype=torch.float64)
-    output, weights, _ = shared_kv_attention(query, key, key)
-    assert weights.dtype == torch.float32
-    assert torch.equal(weights, torch.softmax((query @ key.transpose(1, 2)).float(), dim=-1))
-    assert output.dtype == torch.float64
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_softmax_is_in_float32_or_more(dtype):
+    _, weights, _ = shared_kv_attention(torch.randn(1, 2, 4).to(dtype), *torch.randn(2, 1, 3, 4).to(dtype))
+    assert weights.dtype == torch.promote_types(dtype, torch.float32)
 
 
 def test_dropout_gives_back_the_mass_that_is_left():
@@ -79,7 +77,7 @@ def test_dropout_gives_back_the_mass_that_is_left():
         kept.append(torch.nn.functional.dropout(weights, 0.5))
         return kept[0]
 
-    output, weights, mass = shared_kv_attention(query, key, key, softmax_dtype=torch.float64, dropout=dropout)
+    output, weights, mass = shared_kv_attention(query, key, key, dropout=dropout)
     assert_close(weights.sum(-1), torch.ones(2, 50).double())
     assert_close(mass, kept[0].sum(-1))
     assert mass.std() > 0.1

@@ -16,14 +16,13 @@ DTYPES = (torch.float16, torch.bfloat16)
 CAPABILITY = (8, 0)  # compute capability: the first with asynchronous copies and bfloat16
 
 
-def hidden_attention(query, hidden, mask=None, *, softmax_dtype=torch.float32):
+def hidden_attention(query, hidden, mask=None):
     """``softmax(query · hiddenᵀ + mask) · hidden``: ``shared_kv_attention`` where only the output is wanted.
 
     Args:
         query: ``[B, R, D]``, already scaled.
         hidden: ``[B, S, D]``.
         mask: as of ``shared_kv_attention``.
-        softmax_dtype: dtype of the softmax, where PyTorch computes.
 
     Returns:
         ``[B, R, D]``.
@@ -31,7 +30,7 @@ def hidden_attention(query, hidden, mask=None, *, softmax_dtype=torch.float32):
 
     def by_pytorch(part=slice(None), dtype=query.dtype):
         kept, left_out = hidden[part].to(dtype), None if mask is None else mask[part]
-        return shared_kv_attention(query[part].to(dtype), kept, kept, left_out, softmax_dtype=softmax_dtype)[0]
+        return shared_kv_attention(query[part].to(dtype), kept, kept, left_out)[0]
 
     if not (_served(query, hidden) and _is_padding(mask, query) and _side_by_side(mask)):
         return by_pytorch()
