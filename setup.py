@@ -42,7 +42,7 @@ setup(
         "gpt2": ["safetensors", "tokenizers"],  # examples/language_modeling
         "rouge": ["rouge-score"],  # --scoring rouge
         "slurm": ["submitit"],  # scripts/generate_sharded.sh --executor slurm
-        "plot": ["matplotlib"],  # scripts/plot_results.py, --plot
+        "plot": ["matplotlib"],  # scripts/bench/plot.py, --plot
         "peers": ["ctranslate2", "transformers>=5"],  # scripts/bench_decode.py --peer
     },
 )

@@ -16,12 +16,11 @@ import re
 import sys
 from pathlib import Path
 
+import checkout
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import el_fairseq  # noqa: E402, F401
-from el_fairseq.compat import load_checkpoint  # noqa: E402
+import el_fairseq
+from el_fairseq.compat import load_checkpoint
 
 EPOCHS, UPDATES = r"checkpoint(\d+)\.pt", r"checkpoint_\d+_(\d+)\.pt"  # as fairseq-train names them
 

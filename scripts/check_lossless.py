@@ -15,18 +15,16 @@ import ast
 import itertools
 import logging
 import sys
-from pathlib import Path
 
+import checkout
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, options, tasks, utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import progress_bar
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import el_fairseq  # noqa: E402, F401
-from el_fairseq.generation.lossless import LosslessCheck  # noqa: E402
+import el_fairseq
+from el_fairseq.generation.lossless import LosslessCheck
 
 logger = logging.getLogger("check_lossless")
 DRIFT = {torch.float32: 1e-3, torch.float16: 1e-1, torch.bfloat16: 5e-1}

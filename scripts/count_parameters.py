@@ -9,18 +9,16 @@ fairseq-train, for example --encoder-embed-dim 128.
 import argparse
 import logging
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import checkout
 import torch
-from fairseq.data import Dictionary
+from bench.dictionary import dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, build_model
 from fairseq.models.roberta import RobertaModel
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import el_fairseq  # noqa: E402, F401
-from el_fairseq.convert.attention_variant import VARIANTS, attentions_of  # noqa: E402
+import el_fairseq
+from el_fairseq.convert.attention_variant import VARIANTS, attentions_of
 
 FORMULAS = {
     "mha": ("3n²d²", lambda n, d: 3 * n**2 * d**2),
@@ -58,9 +56,7 @@ def parse(argv):
 
 def build(args, variant):
     """The model with ``variant`` everywhere (or where ``--attention-variant-where`` says)."""
-    words = Dictionary()
-    for i in range(args.vocabulary - len(words)):
-        words.add_symbol(f"w{i}")
+    words = dictionary(args.vocabulary)
     task = SimpleNamespace(source_dictionary=words, target_dictionary=words, max_positions=lambda: 512)
     of_the_task = {"tokens_per_sample": 512, "max_target_positions": 512, "add_bos_token": False, "tpu": False}
     options = argparse.Namespace(**{**of_the_task, **vars(args), "attention_variant": variant})

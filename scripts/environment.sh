@@ -20,7 +20,8 @@ find_python() {
 
 ensure_environment() {
     local stamp=.venv/el_fairseq.installed state python
-    state="$(find el_fairseq setup.py constraints.txt -name '*.py' -o -name constraints.txt | sort | xargs cat | cksum)"
+    # The package is installed as a link to this folder: what changes in it is there at once, without another install.
+    state="$(cat setup.py constraints.txt pyproject.toml | cksum)"
     if [[ -f $stamp && $(cat "$stamp") == "$state" ]]; then
         return
     fi
@@ -31,11 +32,9 @@ ensure_environment() {
         echo "done once. README.md, 'Two commands', says how to get the smaller one."
         "$python" -m venv .venv
     fi
-    rm -rf build
     .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt setuptools
     .venv/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation -c constraints.txt \
-        --upgrade ".[test,quickstart,gpt2]"
-    rm -rf build
+        --editable ".[test,quickstart,gpt2]"
     echo "$state" >"$stamp"
 }
 

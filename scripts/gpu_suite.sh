@@ -77,35 +77,35 @@ stage() { # NAME SECONDS COMMAND...: run it if it is wanted, for so long at most
         "$name" "$ended" "$status" $((SECONDS - started)) >>"$OUT/stages.jsonl"
 }
 
-bench() { # NAME SECONDS SCRIPT FILE OPTIONS...: a benchmark whose rows go to FILE
-    stage "$1" "$2" "$PYTHON" "scripts/$3" --json "$OUT/$4" "${@:5}"
+bench() { # NAME SECONDS FILE SCRIPT OPTIONS...: a benchmark whose rows go to FILE; SCRIPT: a path, or -m and a module
+    stage "$1" "$2" "$PYTHON" "${@:4}" --json "$OUT/$3"
 }
 
 on_gpu() {
     local bart=(--arch bart_large --source 1024 --shortest 1024 --tokens 140 --no-repeat-ngram-size 3 --fp16 --modes auto)
     stage tests 85 "$PYTHON" -m pytest -m cuda -k 'not fuzz' -n 4 -p no:cacheprovider \
         tests/cuda tests/ops tests/modules tests/generation
-    bench attention 50 bench_attention.py attention.jsonl --batch 1,8,64 --dim 768,1024 --dtype float16
-    bench bart 110 bench_decode.py bart.jsonl "${bart[@]}" --modes auto,eager --batch 1,32 --rounds 3
-    bench gpt2 45 bench_decode.py gpt2.jsonl --arch gpt2_medium --source 512 --shortest 512 --tokens 64 --fp16 \
+    bench attention 50 attention.jsonl scripts/bench_attention.py --batch 1,8,64 --dim 768,1024 --dtype float16
+    bench bart 110 bart.jsonl scripts/bench_decode.py "${bart[@]}" --modes auto,eager --batch 1,32 --rounds 3
+    bench gpt2 45 gpt2.jsonl scripts/bench_decode.py --arch gpt2_medium --source 512 --shortest 512 --tokens 64 --fp16 \
         --modes auto --batch 1,32 --rounds 3
-    bench base 40 bench_decode.py base.jsonl --arch base --source 40 --tokens 40 --fp16 --modes auto --batch 1,64,512 \
-        --rounds 3
-    bench memory 35 bench_state.py memory.jsonl --batch 32,320 --source 256,1024
-    bench largest 70 bench_decode.py large.jsonl "${bart[@]}" --batch 128,320 --rounds 1
-    bench budget 70 bench_decode.py large.jsonl "${bart[@]}" --batch 16,64,128 --rounds 1 --memory-budget 16
+    bench base 40 base.jsonl scripts/bench_decode.py --arch base --source 40 --tokens 40 --fp16 --modes auto \
+        --batch 1,64,512 --rounds 3
+    bench memory 35 memory.jsonl -m scripts.bench.state --batch 32,320 --source 256,1024
+    bench largest 70 large.jsonl scripts/bench_decode.py "${bart[@]}" --batch 128,320 --rounds 1
+    bench budget 70 large.jsonl scripts/bench_decode.py "${bart[@]}" --batch 16,64,128 --rounds 1 --memory-budget 16
 }
 
 on_cpu() { # without haste: the machine may be a slow one
     local tiny=(--cpu --arch base --source 6 --tokens 3 --beam 2 --rounds 1 --modes auto)
     stage tests 600 "$PYTHON" -m pytest -p no:cacheprovider tests/ops/test_kernels.py
-    bench attention 600 bench_attention.py attention.jsonl --cpu --batch 2 --source 8 --dim 64 --heads 4 --rounds 2
-    bench bart 600 bench_decode.py bart.jsonl "${tiny[@]}" --batch 2 --no-repeat-ngram-size 3
-    bench gpt2 600 bench_decode.py gpt2.jsonl "${tiny[@]}" --arch gpt2_small --batch 2
-    bench base 600 bench_decode.py base.jsonl "${tiny[@]}" --batch 1,2
-    bench memory 600 bench_state.py memory.jsonl --cpu --arch base --batch 1 --source 8 --beam 2 --dtype float32
-    bench largest 600 bench_decode.py large.jsonl "${tiny[@]}" --batch 4
-    bench budget 600 bench_decode.py large.jsonl "${tiny[@]}" --batch 8 --memory-budget 4
+    bench attention 600 attention.jsonl scripts/bench_attention.py --cpu --batch 2 --source 8 --dim 64 --heads 4 --rounds 2
+    bench bart 600 bart.jsonl scripts/bench_decode.py "${tiny[@]}" --batch 2 --no-repeat-ngram-size 3
+    bench gpt2 600 gpt2.jsonl scripts/bench_decode.py "${tiny[@]}" --arch gpt2_small --batch 2
+    bench base 600 base.jsonl scripts/bench_decode.py "${tiny[@]}" --batch 1,2
+    bench memory 600 memory.jsonl -m scripts.bench.state --cpu --arch base --batch 1 --source 8 --beam 2 --dtype float32
+    bench largest 600 large.jsonl scripts/bench_decode.py "${tiny[@]}" --batch 4
+    bench budget 600 large.jsonl scripts/bench_decode.py "${tiny[@]}" --batch 8 --memory-budget 4
 }
 
 suite() {

@@ -1,24 +1,30 @@
 #!/usr/bin/env bash
 # Train a small stock model on a real task, generate as stock and with EL-attention, and compare.
 
-if [[ ${1:-} == --help ]]; then
-    echo "usage: scripts/quickstart.sh [OUT]"
-    echo "English spelling to pronunciation: trains a stock transformer (about 5 minutes on 2 cores), generates 1,000"
-    echo "unseen words as stock and with EL-attention, prints a table, and pronounces a few made-up words. Everything is"
-    echo "written to OUT (default: quickstart). A second run neither prepares nor trains again."
-    exit 0
-fi
-# shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+set -euo pipefail
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck source=scripts/lib/options.sh
+source "$HERE/lib/options.sh"
+usage() {
+    cat <<'HELP'
+usage: scripts/quickstart.sh [--out OUT]
 
-OUT="${1:-quickstart}"
-EXAMPLE=examples/pronunciation
+English spelling to pronunciation: trains a stock transformer (about 5 minutes on 2 cores), generates 1,000 unseen words
+as stock and with EL-attention, prints a table, and pronounces a few made-up words. Everything is written to OUT
+(default: quickstart). A second run neither prepares nor trains again.
+HELP
+}
+OUT=quickstart
+read_options "out" "$@"
+# shellcheck source=scripts/environment.sh
+source "$HERE/environment.sh"
+
 mkdir -p "$OUT"
 
 echo
 echo "== 1/4 data: the CMU pronouncing dictionary"
 if [[ ! -f $OUT/bin/dict.phone.txt ]]; then
-    python $EXAMPLE/prepare.py "$OUT/text"
+    python -m examples.pronunciation.prepare "$OUT/text"
     rm -rf "$OUT/bin.part"
     fairseq-preprocess -s word -t phone --trainpref "$OUT/text/train" --validpref "$OUT/text/valid" \
         --testpref "$OUT/text/test" --destdir "$OUT/bin.part" --workers 2 >"$OUT/preprocess.log" 2>&1
@@ -51,8 +57,8 @@ generate stock translation
 generate auto el_translation
 generate on el_translation --el-attention on
 echo
-python $EXAMPLE/table.py --max-error-rate 0.15 "stock=$OUT/generate.stock" "el_translation (auto)=$OUT/generate.auto" \
-    "el_translation --el-attention on=$OUT/generate.on"
+python -m examples.pronunciation.table --max-error-rate 0.15 "stock=$OUT/generate.stock" \
+    "el_translation (auto)=$OUT/generate.auto" "el_translation --el-attention on=$OUT/generate.on"
 echo
 python scripts/check_lossless.py "$OUT/bin" --path "$OUT/model.pt" --beam 5 --batch-size 128 2>"$OUT/check_lossless.log"
 

@@ -128,7 +128,7 @@ echo "== 3/5 speed by batch size within a memory budget of ${BUDGET[1]} GiB"
 decode --label batch-budget "${BY_BATCH[@]}" "${BUDGET[@]}"
 echo
 echo "== 4/5 memory kept of the source"
-python scripts/bench_state.py --json "$OUT/state.jsonl" --resume "${CPU[@]}" "${STATE[@]}" 2>>"$OUT/log" ||
+python -m scripts.bench.state --json "$OUT/state.jsonl" --resume "${CPU[@]}" "${STATE[@]}" 2>>"$OUT/log" ||
     { tail -n 15 "$OUT/log" >&2 && exit 1; }
 
 echo
@@ -137,12 +137,12 @@ echo "== 5/5 tables and figures"
     if [[ $WHERE == cpu ]]; then
         echo "**Reduced for a CPU**: the shapes, lengths and batches in the tables are smaller than the paper's."
     fi
-    python scripts/el_tables.py "$OUT/speed.jsonl" "$OUT/state.jsonl"
+    python -m scripts.bench.el_tables "$OUT/speed.jsonl" "$OUT/state.jsonl"
 } >"$OUT/tables.md"
 cat "$OUT/tables.md"
 for label in batch batch-budget; do
-    python scripts/plot_results.py throughput "$OUT/$label.png" "$OUT/speed.jsonl" --label "$label"
+    python -m scripts.bench.plot throughput "$OUT/$label.png" "$OUT/speed.jsonl" --label "$label"
 done
-python scripts/plot_results.py memory "$OUT/memory.png" "$OUT/state.jsonl"
+python -m scripts.bench.plot memory "$OUT/memory.png" "$OUT/state.jsonl"
 echo
 echo "Done ($WHERE): $(wc -l <"$OUT/speed.jsonl") rows of speed, $(wc -l <"$OUT/state.jsonl") of memory: $OUT/tables.md"

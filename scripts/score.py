@@ -10,16 +10,14 @@ the order of the data set, or against its T- lines. Several --ref are several re
 
 import argparse
 import sys
-from pathlib import Path
 
+import checkout
 from compare_outputs import Output
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.registry import REGISTRIES
 from fairseq.scoring import SCORER_REGISTRY, build_scorer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import el_fairseq  # noqa: E402, F401
+import el_fairseq
 
 SCORERS = sorted(set(SCORER_REGISTRY) - {"bleu"})  # which scores numbers of a dictionary, not text
 

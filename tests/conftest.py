@@ -1,24 +1,16 @@
 """Fixtures for all tests."""
 
 import logging
-import os
 import random
-import sys
-from pathlib import Path
 
+import interpreted
 import numpy
 import pytest
 import torch
+from helpers import compute_in_float64
+from helpers.commands import run
 
-if not torch.cuda.is_available():  # before anything imports triton
-    os.environ["TRITON_INTERPRET"] = "1"
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from commands import run  # noqa: E402
-from helpers import compute_in_float64  # noqa: E402
-
-import el_fairseq  # noqa: E402, F401
+import el_fairseq
 
 torch.set_num_threads(1)  # the models are tiny: threads would wait for each other
 

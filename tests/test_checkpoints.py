@@ -3,27 +3,23 @@
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import fairseq
 import pytest
+from bench import checkpoints
 from fairseq import options
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import measure_state  # noqa: E402
-
 TEXT = (ROOT / "checkpoints.md").read_text()
-CHECKPOINTS = measure_state.load_checkpoints()
+CHECKPOINTS = checkpoints.load_checkpoints()
 ROWS = json.loads((ROOT / "docs/results/checkpoints.json").read_text())
 BLOCKS = re.findall(r"(?:^    .*\n)+", TEXT, re.MULTILINE)
 COMMANDS = [" ".join(block.replace("\\\n", " ").split()) for block in BLOCKS if "fairseq-" in block]
 
 
 def test_the_table_is_what_was_measured():
-    assert measure_state.table(CHECKPOINTS, ROWS) in TEXT
+    assert checkpoints.table(CHECKPOINTS, ROWS) in TEXT
 
 
 def test_every_checkpoint_was_measured_and_generated_the_same():

@@ -16,7 +16,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu, load_ema_from_checkpoint
 from fairseq.models.transformer import TransformerModel
-from hostile import ask_for_everything, touch
+from helpers.hostile import ask_for_everything, touch
 
 from el_fairseq import compat
 from el_fairseq.compat import load_checkpoint

@@ -16,7 +16,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq.logging import meters
-from hostile import CODE, Reduced, save_pickle, touch
+from helpers.hostile import CODE, Reduced, save_pickle, touch
 
 from el_fairseq.compat import load_checkpoint
 from el_fairseq.plain_data import HARMLESS, evaluate

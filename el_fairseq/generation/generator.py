@@ -13,7 +13,7 @@ from el_fairseq.generation.encode import encode
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.next_token import NextToken
-from el_fairseq.generation.ngram_block import NGramBlock
+from el_fairseq.generation.ngram_block import let_ngrams_block
 from el_fairseq.generation.out_of_memory import BatchSplitter
 from el_fairseq.generation.plan import plan_batch
 from el_fairseq.generation.prefill import PrefixSession, prefix_lengths
@@ -50,8 +50,7 @@ class ELSequenceGenerator(SequenceGenerator):
         return twin
 
     def _equip(self):
-        if self.repeat_ngram_blocker is not None:
-            self.repeat_ngram_blocker = NGramBlock(self.repeat_ngram_blocker.no_repeat_ngram_size)
+        let_ngrams_block(self)
         self.meter = StateMeter(self.model.models, self.beam_size)
         self.splitter = BatchSplitter()
         self.statistics = GenerationStatistics(self.meter)

@@ -11,7 +11,7 @@ from fairseq.models.transformer import TransformerModelBase
 
 from el_fairseq.generation.enable import disable_el_attention, enable_el_attention
 from el_fairseq.generation.generator import ELSequenceGenerator
-from el_fairseq.generation.ngram_block import NGramBlock
+from el_fairseq.generation.ngram_block import let_ngrams_block
 from el_fairseq.generation.out_of_memory import slice_batch
 from el_fairseq.stock import has_stock_method
 
@@ -48,6 +48,11 @@ class Comparison:
         self.identical += all(same[:1]) and bool(stock) == bool(ours)
         return sum(same) == total
 
+    def resolve(self, sentence, stock, ours):
+        """Note a sentence that differed, by its hypotheses in float64: where these agree, rounding broke a tie."""
+        agree = [tokens_of(hypothesis) for hypothesis in stock] == [tokens_of(hypothesis) for hypothesis in ours]
+        (self.ties if agree else self.differences).append(sentence)
+
 
 class StockFailedError(RuntimeError):
     """Stock's generator stopped with an assertion of its own."""
@@ -71,8 +76,7 @@ class LosslessCheck:
 
     def _build(self, models):
         stock = self.task.build_generator(models, self.generation)
-        if stock.repeat_ngram_blocker is not None:
-            stock.repeat_ngram_blocker = NGramBlock(stock.repeat_ngram_blocker.no_repeat_ngram_size)
+        let_ngrams_block(stock)
         return stock, ELSequenceGenerator.adopt(stock)
 
     def _generate(self, models, generators, sample, **kwargs):
@@ -110,8 +114,7 @@ class LosslessCheck:
         if differing:
             expected, actual = self._generate_in_float64(sample, **kwargs)
         for i in differing:
-            agree = [tokens_of(hypo) for hypo in expected[i]] == [tokens_of(hypo) for hypo in actual[i]]
-            (self.result.ties if agree else self.result.differences).append(ids[i])
+            self.result.resolve(ids[i], expected[i], actual[i])
 
     def _generate_in_float64(self, sample, **kwargs):
         """The whole batch again: an error that needs its company would not show in a sentence alone."""

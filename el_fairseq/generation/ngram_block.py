@@ -19,3 +19,9 @@ class NGramBlock(nn.Module):
     def forward(self, tokens, lprobs, bsz, beam_size, step):
         """tokens ``[B·M, >step]``, begin-of-sentence first; lprobs ``[B·M, V]``, changed in place and returned."""
         return block_repeated_ngrams_(lprobs, tokens[:, : step + 1], self.no_repeat_ngram_size)
+
+
+def let_ngrams_block(generator):
+    """Let ``--no-repeat-ngram-size`` of a generator, stock's too, block where it is given."""
+    if generator.repeat_ngram_blocker is not None:
+        generator.repeat_ngram_blocker = NGramBlock(generator.repeat_ngram_blocker.no_repeat_ngram_size)

@@ -8,15 +8,16 @@ import argparse
 import logging
 from pathlib import Path
 
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)  # it asks for tensorboardX when imported
-
-from fairseq.data.encoders.gpt2_bpe import GPT2BPE, GPT2BPEConfig  # noqa: E402
-
 ASK = " TL;DR:"
 
 
 def bpe_of(folder):
     """The BPE of a folder that convert_hf_gpt2.py wrote."""
+    logging.getLogger("fairseq.tasks.text_to_speech").setLevel(
+        logging.WARNING
+    )  # it asks for tensorboardX when imported
+    from fairseq.data.encoders.gpt2_bpe import GPT2BPE, GPT2BPEConfig
+
     files = {"gpt2_encoder_json": str(folder / "vocab.json"), "gpt2_vocab_bpe": str(folder / "merges.txt")}
     return GPT2BPE(GPT2BPEConfig(**files))
 

@@ -10,11 +10,9 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts"), str(Path(__file__).resolve().parent)]
+from scripts.compare_outputs import Output, compare
 
-from compare_outputs import Output, compare  # noqa: E402
-from prompts import bpe_of  # noqa: E402
+from .prompts import bpe_of
 
 STATE = re.compile(r"decoder state: peak ([\d.]+) MiB; stock would keep ([\d.]+) MiB")
 PROMPT = re.compile(r"^S-(\d+)\t(.*)$", re.MULTILINE)

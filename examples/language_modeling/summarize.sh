@@ -3,12 +3,14 @@
 
 set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck source=scripts/lib/options.sh
+source "$HERE/../../scripts/lib/options.sh"
 usage() {
     cat <<'HELP'
-usage: examples/language_modeling/summarize.sh --config full --model GPT2-FOLDER --data-dir DIR [--tokens N] [OUT]
-                                               [-- FAIRSEQ-GENERATE OPTIONS...]
+usage: examples/language_modeling/summarize.sh --config full --model GPT2-FOLDER --data-dir DIR [--tokens N]
+                                               [--out OUT] [-- FAIRSEQ-GENERATE OPTIONS...]
        examples/language_modeling/summarize.sh --config tiny --data-dir DIR [--text-dir DIR] [--updates N] [--tokens N]
-                                               [OUT] [-- FAIRSEQ-GENERATE OPTIONS...]
+                                               [--out OUT] [-- FAIRSEQ-GENERATE OPTIONS...]
 
 Cuts articles to fit, puts " TL;DR:" behind them, and lets GPT-2 go on for up to 100 tokens, beam 4: with the stock task
 and with EL-attention (auto, on). Prints identical hypotheses, seconds and decoder state, and writes the summaries.
@@ -20,37 +22,24 @@ and with EL-attention (auto, on). Prints identical hypotheses, seconds and decod
 --text-dir      has WikiText-2's valid.txt and test.txt; without it they are downloaded
 --updates       how long that model is trained (default: 120)
 --tokens        the longest prompt (default: 512); with the summary it has to fit into the model's positions
-OUT             gets everything (default: results/tldr-CONFIG); what it has is not made again with the same options
+--out           gets everything (default: results/tldr-CONFIG); what it has is not made again with the same options
 HELP
 }
-
-CONFIG='' MODEL='' ARTICLES='' TEXT=() UPDATES=120 TOKENS=512 OUT=''
-while (($#)); do
-    case "$1" in
-        --help) usage && exit 0 ;;
-        --config) CONFIG="${2:?--config needs a value}" && shift ;;
-        --model) MODEL="${2:?--model needs a value}" && shift ;;
-        --data-dir) ARTICLES="${2:?--data-dir needs a value}" && shift ;;
-        --text-dir) TEXT=(--data-dir "${2:?--text-dir needs a value}") && shift ;;
-        --updates) UPDATES="${2:?--updates needs a value}" && shift ;;
-        --tokens) TOKENS="${2:?--tokens needs a value}" && shift ;;
-        --) shift && break ;;
-        -*) echo "summarize.sh: there is no option $1 (--help lists them)" >&2 && exit 2 ;;
-        *) OUT="$1" ;;
-    esac
-    shift
-done
-if [[ -z $ARTICLES || ! $CONFIG =~ ^(full|tiny)$ || ($CONFIG == full && -z $MODEL) ]]; then
-    usage >&2
-    exit 2
-fi
+CONFIG='' MODEL='' DATA_DIR='' TEXT_DIR='' UPDATES=120 TOKENS=512 OUT=''
+read_options "config model data-dir text-dir updates tokens out --" "$@"
+[[ $CONFIG == full || $CONFIG == tiny ]] || fail "--config full or --config tiny is needed (--help tells more)"
+[[ -n $DATA_DIR ]] || fail "--data-dir is needed (--help tells more)"
+[[ $CONFIG == tiny || -n $MODEL ]] || fail "--config full needs --model (--help tells more)"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
+# shellcheck source=scripts/lib/log.sh
+source "$HERE/../../scripts/lib/log.sh"
 
 # A small GPT-2 in MODEL, with the files that convert_hf_gpt2.py writes.
 train_tiny() {
-    [[ -f $OUT/text/train ]] || python "$HERE/prepare.py" "$OUT/text" --train valid "${TEXT[@]}"
-    python "$HERE/tiny_bpe.py" "$OUT/text/train" "$MODEL"
+    [[ -f $OUT/text/train ]] || python -m examples.language_modeling.prepare "$OUT/text" --train valid \
+        ${TEXT_DIR:+--data-dir "$TEXT_DIR"}
+    python -m examples.language_modeling.tiny_bpe "$OUT/text/train" "$MODEL"
     python -m fairseq.examples.roberta.multiprocessing_bpe_encoder --encoder-json "$MODEL/vocab.json" \
         --vocab-bpe "$MODEL/merges.txt" --inputs "$OUT/text/train" --outputs "$OUT/text/train.bpe" --keep-empty \
         --workers 2 >"$OUT/train.log" 2>&1
@@ -80,26 +69,26 @@ OUT="${OUT:-results/tldr-$CONFIG}"
 mkdir -p "$OUT"
 [[ $CONFIG == full || -f $MODEL/model.pt ]] || train_tiny
 
-settings="$TOKENS $* $(cksum <"$MODEL/model.pt") $(cat "$ARTICLES"/test*.source | cksum)"
+settings="$TOKENS ${MORE[*]} $(cksum <"$MODEL/model.pt") $(cat "$DATA_DIR"/test*.source | cksum)"
 if [[ $(cat "$OUT/settings" 2>/dev/null) != "$settings" ]]; then # of another model, articles or options
     rm -rf "${OUT:?}/bin" "$OUT"/generate.*
     echo "$settings" >"$OUT/settings"
 fi
 if [[ ! -f $OUT/bin/test.bin ]]; then
-    python "$HERE/prompts.py" "$MODEL" "$OUT/prompts" --data-dir "$ARTICLES" --tokens "$TOKENS"
+    python -m examples.language_modeling.prompts "$MODEL" "$OUT/prompts" --data-dir "$DATA_DIR" --tokens "$TOKENS"
     rm -rf "$OUT/bin.part"
     fairseq-preprocess --only-source --srcdict "$MODEL/dict.txt" --testpref "$OUT/prompts" --destdir "$OUT/bin.part" \
         >"$OUT/preprocess.log" 2>&1
     mv "$OUT/bin.part" "$OUT/bin"
 fi
 INPUT=("$OUT/bin" --user-dir el_fairseq --path "$MODEL/model.pt" --sample-break-mode eos)
-SEARCH=(--beam 4 --max-len-a 1 --max-len-b 100 --batch-size 32 --required-batch-size-multiple 1 "$@")
+SEARCH=(--beam 4 --max-len-a 1 --max-len-b 100 --batch-size 32 --required-batch-size-multiple 1 "${MORE[@]}")
 generate stock language_modeling
 generate auto el_language_modeling
 generate on el_language_modeling --el-attention on
 
 echo
-if ! python "$HERE/summaries.py" "$MODEL" "stock=$OUT/generate.stock" "el_language_modeling (auto)=$OUT/generate.auto" \
+if ! python -m examples.language_modeling.summaries "$MODEL" "stock=$OUT/generate.stock" "el_language_modeling (auto)=$OUT/generate.auto" \
     "el_language_modeling --el-attention on=$OUT/generate.on" --summaries "$OUT/summaries.txt" | tee "$OUT/table"; then
     echo "Some hypotheses differ. Are they ties that rounding broke?"
     for mode in auto on; do
@@ -108,9 +97,7 @@ if ! python "$HERE/summaries.py" "$MODEL" "stock=$OUT/generate.stock" "el_langua
     done
 fi
 {
-    echo "command: fairseq-generate $(printf '%q ' "${INPUT[@]}" --task el_language_modeling "${SEARCH[@]}")--nbest 4"
-    echo "commit: $(git rev-parse HEAD 2>/dev/null || echo unknown)"
-    python -c 'import torch, os; print("torch:", torch.__version__, "cuda:", torch.cuda.is_available(), "cores:", os.cpu_count())'
+    say_how fairseq-generate "${INPUT[@]}" --task el_language_modeling "${SEARCH[@]}" --nbest 4
     for run in stock auto on; do
         sed -nE "s/.*(Translated [0-9].*|decoder state: .*)/$run: \1/p" "$OUT/generate.$run"
     done

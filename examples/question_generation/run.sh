@@ -1,30 +1,28 @@
 #!/usr/bin/env bash
 # SQuAD question generation: prepare, train a stock transformer, generate as stock and with EL-attention, compare.
 
+set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck source=scripts/lib/options.sh
+source "$HERE/../../scripts/lib/options.sh"
 usage() {
-    echo "usage: examples/question_generation/run.sh [--config small|full] [--data-dir DIR] [--out OUT]"
-    echo "Sentences of SQuAD 1.1 to questions: trains a stock transformer, generates questions for the 11,877 test"
-    echo "sentences as stock and with EL-attention (auto, on), and prints BLEU-4, ROUGE-L, identical hypotheses, seconds"
-    echo "and decoder state. small (default) trains 2+2 layers of width 128 on the published dev part, in at most 15"
-    echo "minutes on 2 cores; full trains 270M parameters on the published training part and needs a GPU. The text is"
-    echo "downloaded, or taken from DIR. Everything is written to OUT (default: results/squad-qg-CONFIG); training"
-    echo "resumes at the end of the last epoch, and what is finished is not made again."
+    cat <<'HELP'
+usage: examples/question_generation/run.sh [--config small|full] [--data-dir DIR] [--out OUT]
+
+Sentences of SQuAD 1.1 to questions: trains a stock transformer, generates questions for the 11,877 test sentences as
+stock and with EL-attention (auto, on), and prints BLEU-4, ROUGE-L, identical hypotheses, seconds and decoder state.
+small (default) trains 2+2 layers of width 128 on the published dev part, in at most 15 minutes on 2 cores; full trains
+270M parameters on the published training part and needs a GPU. The text is downloaded, or taken from DIR. Everything is
+written to OUT (default: results/squad-qg-CONFIG); training resumes at the end of the last epoch, and what is finished
+is not made again.
+HELP
 }
-CONFIG=small DATA_DIR="" OUT=""
-while [[ $# -gt 0 ]]; do
-    case "$1" in
-        --help) usage && exit 0 ;;
-        --config | --data-dir | --out) [[ $# -gt 1 ]] || { echo "$1 needs a value" >&2 && exit 2; } ;;&
-        --config) CONFIG="$2" ;;
-        --data-dir) DATA_DIR="$(realpath -m "$2")" ;;
-        --out) OUT="$(realpath -m "$2")" ;;
-        *) { echo "unknown argument $1" && usage; } >&2 && exit 2 ;;
-    esac
-    shift 2
-done
+CONFIG=small DATA_DIR='' OUT=''
+read_options "config data-dir out" "$@"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
+# shellcheck source=scripts/lib/log.sh
+source "$HERE/../../scripts/lib/log.sh"
 # shellcheck source=examples/question_generation/options.sh
 source "$HERE/options.sh"
 
@@ -33,7 +31,7 @@ set_options "$CONFIG"
 mkdir -p "$OUT"
 
 if [[ ! -f $OUT/bin/dict.question.txt ]]; then
-    python "$HERE/prepare.py" "$OUT/text" ${DATA_DIR:+--data-dir "$DATA_DIR"} "${PREPARE[@]}"
+    python -m examples.question_generation.prepare "$OUT/text" ${DATA_DIR:+--data-dir "$DATA_DIR"} "${PREPARE[@]}"
     fairseq-preprocess -s sentence -t question --trainpref "$OUT/text/train" --validpref "$OUT/text/valid" \
         --testpref "$OUT/text/test" --srcdict "$OUT/text/dict.txt" --joined-dictionary --destdir "$OUT/bin.part" \
         --workers 2 >"$OUT/preprocess.log" 2>&1
@@ -44,7 +42,7 @@ TRAIN=(fairseq-train "$OUT/bin" --user-dir el_fairseq --task translation "${MODE
     --tensorboard-logdir "$OUT/tensorboard")
 if [[ ! -e $OUT/model.pt ]]; then
     echo "training (log: $OUT/train.log)"
-    python scripts/measure.py "${TRAIN[@]}" 2>&1 | tee -a "$OUT/train.log" |
+    python scripts/lib/measure.py "${TRAIN[@]}" 2>&1 | tee -a "$OUT/train.log" |
         sed -unE 's/.* valid \| epoch ([0-9]+) .* nll_loss ([0-9.]+) .* num_updates ([0-9]+).*/epoch \1, update \3, validation nll_loss \2/p'
     ln -s checkpoints/checkpoint_best.pt "$OUT/model.pt"
 fi
@@ -62,14 +60,12 @@ generate auto el_translation
 generate on el_translation --el-attention on
 
 if [[ ! -f $OUT/table.md ]]; then
-    python "$HERE/table.py" --references "$OUT/text/raw.test.question" "stock=$OUT/generate.stock" \
+    python -m examples.question_generation.table --references "$OUT/text/raw.test.question" "stock=$OUT/generate.stock" \
         "el_translation (auto)=$OUT/generate.auto" "el_translation --el-attention on=$OUT/generate.on" >"$OUT/table.part"
     mv "$OUT/table.part" "$OUT/table.md"
 fi
 {
-    echo "command: $(printf '%q ' "${TRAIN[@]}")"
-    echo "commit: $(git rev-parse HEAD 2>/dev/null || echo unknown)"
-    python -c 'import torch, os; print("torch:", torch.__version__, "cuda:", torch.cuda.is_available(), "cores:", os.cpu_count())'
+    say_how "${TRAIN[@]}"
     grep -hE "num\. shared model params|train \| epoch|valid \| epoch|measured:" "$OUT/train.log" | sed 's/^[^|]*|[^|]*| //'
     grep -HoE "Translated .*|decoder state: .*" "$OUT"/generate.{stock,auto,on} | sed 's/^.*generate\.//'
 } >"$OUT/summary.log"

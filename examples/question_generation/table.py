@@ -14,12 +14,8 @@ from pathlib import Path
 from fairseq.scoring import build_scorer
 from sacrebleu.metrics import BLEU
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from compare_outputs import Output, compare  # noqa: E402
-
-import el_fairseq  # noqa: E402, F401
+import el_fairseq
+from scripts.compare_outputs import Output, compare
 
 STATE = re.compile(r"decoder state: peak ([\d.]+) MiB; stock would keep ([\d.]+) MiB")
 

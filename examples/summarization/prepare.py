@@ -13,15 +13,12 @@ PART.bpe.source and PART.bpe.target (pieces), and the files of the pieces.
 
 import argparse
 import itertools
-import sys
 from pathlib import Path
 
 import sentencepiece
 from fairseq.data.encoders.gpt2_bpe_utils import get_encoder
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import corpora  # noqa: E402
+from . import corpora
 
 PARTS = ("train", "valid", "test")
 SPEAKERS = [f"#Person{i}#" for i in range(1, 8)]

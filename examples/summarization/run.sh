@@ -1,49 +1,41 @@
 #!/usr/bin/env bash
 # Summarise a test set as stock and with EL-attention, compare the summaries, and score them with ROUGE.
 
+set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-if [[ ${1:-} == --help ]]; then
-    echo "usage: examples/summarization/run.sh [--config tiny|cnndm|xsum] [--out OUT] [--data-dir DIR] [--model MODEL.pt]"
-    echo "                                     [--updates N] [FAIRSEQ-GENERATE OPTIONS...]"
-    echo "Prepares the test set (downloaded, or from DIR), generates it as stock and by el_translation with the options of the"
-    echo "papers, checks with check_lossless.py that nothing differs, and prints a table with ROUGE. cnndm and xsum need"
-    echo "--model (bart.large.cnn, bart.large.xsum) and a GPU; tiny (default) trains a small BART on DialogSum's development"
-    echo "part first (N updates, see train.sh; about 10 minutes on 2 CPU cores in all). Further options win. Everything is"
-    echo "written to OUT (default: results/summarization-CONFIG); what is there already is not made again."
-    exit 0
-fi
+# shellcheck source=scripts/lib/options.sh
+source "$HERE/../../scripts/lib/options.sh"
+usage() {
+    cat <<'HELP'
+usage: examples/summarization/run.sh [--config tiny|cnndm|xsum] [--out OUT] [--data-dir DIR] [--model MODEL.pt]
+                                     [--updates N] [-- FAIRSEQ-GENERATE OPTIONS...]
+
+Prepares the test set (downloaded, or from DIR), generates it as stock and by el_translation with the options of the
+papers, checks with check_lossless.py that nothing differs, and prints a table with ROUGE. cnndm and xsum need --model
+(bart.large.cnn, bart.large.xsum) and a GPU; tiny (default) trains a small BART on DialogSum's development part first (N
+updates, see train.sh; about 10 minutes on 2 CPU cores in all). What follows -- is added to the options of generation,
+and wins. Everything is written to OUT (default: results/summarization-CONFIG); what is there already is not made again.
+HELP
+}
+CONFIG=tiny OUT='' DATA_DIR='' MODEL='' UPDATES=''
+read_options "config out data-dir model updates --" "$@"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
 # shellcheck source=examples/summarization/options.sh
 source "$HERE/options.sh"
 
-CONFIG=tiny OUT='' DATA='' MODEL='' UPDATES='' MORE=()
-while [[ $# -gt 0 ]]; do
-    case $1 in
-        --config | --out | --data-dir | --model | --updates)
-            [[ $# -gt 1 ]] || { echo "$1 needs a value" >&2 && exit 2; }
-            case $1 in
-                --config) CONFIG="$2" ;;
-                --out) OUT="$2" ;;
-                --data-dir) DATA="$2" ;;
-                --model) MODEL="$2" ;;
-                --updates) UPDATES="$2" ;;
-            esac
-            shift 2
-            ;;
-        *) MORE+=("$1") && shift ;;
-    esac
-done
 OUT="${OUT:-results/summarization-$CONFIG}"
 set_options "$CONFIG" "$OUT"
 mkdir -p "$OUT"
+PREPARE=(--out "$OUT")
+[[ -z $DATA_DIR ]] || PREPARE+=(--data-dir "$DATA_DIR")
 if [[ $CONFIG == tiny ]]; then
-    "$HERE/prepare.sh" tiny "$OUT" "$DATA"
-    [[ -n $MODEL ]] || "$HERE/train.sh" "$OUT" ${UPDATES:+"$UPDATES"}
+    "$HERE/prepare.sh" --config tiny "${PREPARE[@]}"
+    [[ -n $MODEL ]] || "$HERE/train.sh" --out "$OUT" ${UPDATES:+--updates "$UPDATES"}
     MODEL="${MODEL:-$OUT/model.pt}"
 else
-    [[ -f $MODEL ]] || { echo "--config $CONFIG needs --model: model.pt of bart.large.${CONFIG%dm} (README.md)" >&2 && exit 2; }
-    "$HERE/prepare.sh" "$CONFIG" "$OUT" "$DATA" test
+    [[ -f $MODEL ]] || fail "--config $CONFIG needs --model: model.pt of bart.large.${CONFIG%dm} (README.md)"
+    "$HERE/prepare.sh" --config "$CONFIG" --parts test "${PREPARE[@]}"
 fi
 
 GENERATION=(--path "$MODEL" --source-lang source --target-lang target --truncate-source --batch-size 32
@@ -70,7 +62,7 @@ for reference in "$OUT/text/test.target"*; do
     REFERENCES+=(--ref "$reference")
 done
 echo
-python "$HERE/table.py" "${REFERENCES[@]}" "stock=$OUT/generate.stock" "el_translation (auto)=$OUT/generate.auto" \
-    "el_translation --el-attention on=$OUT/generate.on" | tee "$OUT/table.md"
+python -m examples.summarization.table "${REFERENCES[@]}" "stock=$OUT/generate.stock" \
+    "el_translation (auto)=$OUT/generate.auto" "el_translation --el-attention on=$OUT/generate.on" | tee "$OUT/table.md"
 echo
 echo "Done. All outputs and logs are in $OUT."

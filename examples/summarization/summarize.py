@@ -1,22 +1,18 @@
 #!/usr/bin/env python3
 """Summarise the lines of a file in Python, with a BART of fairseq and EL-attention.
 
-Usage: summarize.py --model-dir bart.large.cnn --src test.source --out test.hypo
+Usage: python -m examples.summarization.summarize --model-dir bart.large.cnn --src test.source --out test.hypo
 
 As fairseq's examples/bart/summarize.py, whose options it takes; --el-attention off is what that does.
 """
 
 import argparse
 import itertools
-import sys
-from pathlib import Path
 
 import torch
 from fairseq.models.bart import BARTModel
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from el_fairseq import enable_el_attention  # noqa: E402
+from el_fairseq import enable_el_attention
 
 DECODING = {
     "cnndm": {"beam": 4, "lenpen": 2.0, "max_len_b": 140, "min_len": 55, "no_repeat_ngram_size": 3},

@@ -8,14 +8,10 @@ it; for a run without the plugin's generator it is what the others say that stoc
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2] / folder) for folder in (".", "scripts")]
-
-from compare_outputs import Output, compare  # noqa: E402
-
-from el_fairseq.scoring.rouge import MEASURES, RougeConfig, RougeScorer  # noqa: E402
+from el_fairseq.scoring.rouge import MEASURES, RougeConfig, RougeScorer
+from scripts.compare_outputs import Output, compare
 
 STATE = re.compile(r"decoder state: peak ([\d.]+) MiB; stock would keep ([\d.]+) MiB")
 

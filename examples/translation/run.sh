@@ -1,19 +1,25 @@
 #!/usr/bin/env bash
 # Multi30k English-German: prepare, train a small stock transformer, check that EL-attention loses nothing.
 
+set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-if [[ ${1:-} == --help ]]; then
-    echo "usage: examples/translation/run.sh [OUT [DATA-DIR]]"
-    echo "Prepares Multi30k (downloaded, or from DATA-DIR), trains a stock transformer of 3+3 layers for 4 epochs (about"
-    echo "9 minutes on 2 cores), generates test_2016_flickr, and compares stock with EL-attention on its 1,000 sentences."
-    echo "Everything is written to OUT (default: results/multi30k); training resumes where it stopped."
-    exit 0
-fi
+# shellcheck source=scripts/lib/options.sh
+source "$HERE/../../scripts/lib/options.sh"
+usage() {
+    cat <<'HELP'
+usage: examples/translation/run.sh [--out OUT] [--data-dir DIR]
+
+Prepares Multi30k (downloaded, or from DIR), trains a stock transformer of 3+3 layers for 4 epochs (about 9 minutes on 2
+cores), generates test_2016_flickr, and compares stock with EL-attention on its 1,000 sentences. Everything is written
+to OUT (default: results/multi30k); training resumes where it stopped.
+HELP
+}
+OUT=results/multi30k DATA_DIR=''
+read_options "out data-dir" "$@"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
 
-OUT="${1:-results/multi30k}"
-"$HERE/prepare.sh" "$OUT" "${2:-}"
+"$HERE/prepare.sh" --out "$OUT" ${DATA_DIR:+--data-dir "$DATA_DIR"}
 
 echo "training (log: $OUT/train.log)"
 fairseq-train "$OUT/bin" --user-dir el_fairseq --task translation --arch transformer \

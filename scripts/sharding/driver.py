@@ -8,8 +8,6 @@ import uuid
 from collections import Counter
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
 from sharding.executors import LocalWorkers, NotStarted, SubmititWorkers
 from sharding.files import write_whole
 from sharding.manifest import OtherGeneration, describe, write_or_compare
@@ -18,6 +16,7 @@ from sharding.options import WrongOption, check_fairseq, complain, read_fairseq,
 from sharding.signals import Interrupted, Interruptions
 from sharding.units import Damaged, Work
 from sharding.worker import FAILED, FINISHED
+from tqdm import tqdm
 
 LOG_LINES = 15
 

@@ -11,7 +11,6 @@ from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, register_task
 from fairseq_cli.generate import _main as generate_as_fairseq
-
 from sharding.options import read_fairseq
 from sharding.units import Plan
 

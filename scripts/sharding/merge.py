@@ -4,7 +4,6 @@ import heapq
 from itertools import groupby
 
 import numpy as np
-
 from sharding.files import replace
 from sharding.units import RESULT_LINE, Damaged
 

@@ -10,7 +10,6 @@ from functools import cached_property
 from zipfile import BadZipFile
 
 import numpy as np
-
 from sharding.files import write_first, write_whole
 
 RESULT_LINE = re.compile(r"[A-Z]-(\d+)")  # S-3, H-3, E-3_1: what is printed of sentence 3

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import BIN, ENTRIES, ROOT, fork
-from random_gpt2 import END, NEVER, SIZES, TOKENS, random_gpt2, write_vocabulary
+from helpers.commands import BIN, ENTRIES, ROOT, fork
+from helpers.random_gpt2 import END, NEVER, SIZES, TOKENS, random_gpt2, write_vocabulary
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STAND_IN = """#!{python} -ES
@@ -33,7 +33,7 @@ def load():
     """``load("translation/prepare")``: that script, as a module."""
 
     def get(name):
-        spec = importlib.util.spec_from_file_location(name.replace("/", "_"), EXAMPLES / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(f"examples.{name.replace('/', '.')}", EXAMPLES / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module

@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
-from commands import ALL, ROOT, run
-from random_gpt2 import END, PROMPTS
+from helpers.commands import ALL, ROOT, run
+from helpers.random_gpt2 import END, PROMPTS
 
 from el_fairseq.compat import load_checkpoint
 

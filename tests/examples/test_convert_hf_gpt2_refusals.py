@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from random_gpt2 import SIZES, TOKENS, write_vocabulary
+from helpers.random_gpt2 import SIZES, TOKENS, write_vocabulary
 
 
 @pytest.mark.parametrize(

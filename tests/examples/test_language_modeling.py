@@ -4,7 +4,7 @@ import sys
 import zipfile
 
 import pytest
-from random_gpt2 import TEXT
+from helpers.random_gpt2 import TEXT
 
 WORDS = ["the", "cat", "in", "the", "hat", "sat", "on", "a", "mat", "and", "then", "it", "went", "to", "the", "sea"]
 
@@ -153,7 +153,7 @@ def test_the_full_configuration(shell, corpus):
     script, out = "language_modeling/compare.sh", corpus / "out"
     small = "--decoder-layers 2 --decoder-embed-dim 32 --decoder-ffn-embed-dim 32 --decoder-attention-heads 4 "
     small += "--max-update 2 --update-freq 1"
-    options = ["--config", "full", "--data-dir", corpus, out, "--"]
+    options = ["--config", "full", "--data-dir", corpus, "--out", out, "--"]
     printed = shell(script, *options, *small.split())
     rows = [line.split("|")[1:4] for line in printed.splitlines() if line.startswith("| mh")]
     # 2 layers of 4 (D² + D) or, of 4 heads of width 8, 3 (8 D + 8) + 3 · 4 · 8 + D² + D
@@ -183,7 +183,7 @@ def check_summaries(printed, out):
 
 @pytest.mark.slow
 def test_a_converted_gpt2_summarizes(shell, corpus, converted):
-    options = ["--config", "full", "--model", converted, "--data-dir", corpus, "--tokens", 20, corpus / "out"]
+    options = ["--config", "full", "--model", converted, "--data-dir", corpus, "--tokens", 20, "--out", corpus / "out"]
     printed = shell("language_modeling/summarize.sh", *options, "--", "--max-len-b", 3)
     assert "2 articles: prompts of 17 to 20 tokens, 1 articles are cut" in printed
     check_summaries(printed, corpus / "out")
@@ -194,7 +194,7 @@ def test_a_tiny_gpt2_is_trained_and_summarizes(shell, corpus):
     out = corpus / "out"
     (out / "text").mkdir(parents=True)
     (corpus / "train.txt").rename(out / "text/train")
-    options = ["--config", "tiny", "--updates", 2, "--data-dir", corpus, out, "--", "--max-len-b", 3]
+    options = ["--config", "tiny", "--updates", 2, "--data-dir", corpus, "--out", out, "--", "--max-len-b", 3]
     printed = shell("language_modeling/summarize.sh", *options)
     assert "meaningless" in printed
     check_summaries(printed, out)

@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
+import count_parameters
 import pytest
-from commands import ROOT, run
+from helpers.commands import ROOT, run
 
 SENTENCES = ["the cat sat on the mat .", "a dog ( brown ) saw ² trees .", "rome is in italy .", "the sun is hot ."]
 QUESTIONS = ["where did the cat sit ?", "what did the ² dog see ?", "where is rome ?", "what is hot ?"]
@@ -100,10 +101,7 @@ def test_damaged_missing_and_unequal_files_are_named(load, tmp_path, monkeypatch
         prepare.pairs_of("dev", tmp_path, False, record)
 
 
-def test_the_full_model_has_270_million_parameters(capsys, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import count_parameters
-
+def test_the_full_model_has_270_million_parameters():
     prepare, model = options("full")
     arch, vocabulary = model[model.index("--arch") + 1], prepare[prepare.index("--vocabulary") + 1]
     assert not any(word.startswith("--share") for word in model)

@@ -11,7 +11,7 @@ import sys
 import tarfile
 
 import pytest
-from commands import BIN, ROOT
+from helpers.commands import BIN, ROOT
 
 PARTS = ("train", "valid", "test")
 
@@ -201,7 +201,7 @@ def test_the_small_configuration_runs_and_is_not_made_again(tree):
         assert (done.returncode == 0) == ok, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    printed = run_script("--updates", "2", "--max-len-b", "12")
+    printed = run_script("--updates", "2", "--", "--max-len-b", "12")
     assert (
         "validation: nll_loss " in printed
         and "lossless in float32" in printed

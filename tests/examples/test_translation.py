@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 import tarfile
 
@@ -105,3 +106,17 @@ def test_the_table_needs_its_baseline(load, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["table.py", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"no mha-\*/summary.log"):
         load("translation/table").main()
+
+
+@pytest.mark.slow
+def test_a_run_by_another_name_with_more_options(shell, data, tmp_path):
+    (tmp_path / "out/text").mkdir(parents=True)
+    (tmp_path / "out/bin").symlink_to(data)
+    shutil.copy(data.parent / "test.tgt", tmp_path / "out/text/raw.test.de")
+    options = ["--variant", "mhe-mul", "--name", "mine", "--seed", 3, "--epochs", 1, "--out", tmp_path / "out"]
+    printed = shell("translation/train.sh", *options, "--", "--max-update", 2, "--encoder-layers", 1)
+    assert printed.splitlines()[-1].startswith("BLEU ")
+    log = (tmp_path / "out/mine-3/summary.log").read_text()
+    assert log.startswith("command: fairseq-train ") and "--seed 3" in log and "attention variant mhe-mul" in log
+    assert "--max-update 2 --encoder-layers 1" in log.splitlines()[0]
+    assert not list((tmp_path / "out").glob("mhe-mul*"))

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from allocations import peak_of
 from helpers import batch, build_model, dictionary
-from random_lms import build_lm, random_prompts
+from helpers.allocations import peak_of
+from helpers.random_lms import build_lm, random_prompts
 
 from el_fairseq import enable_el_attention
 from el_fairseq.cache import Layout

@@ -5,10 +5,10 @@ from itertools import product
 
 import pytest
 import torch
-from changes import CHANGES
 from fairseq.sequence_generator import SequenceGenerator
-from fake_graph import capture
 from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from helpers.changes import CHANGES
+from helpers.fake_graph import capture
 from torch import nn
 
 from el_fairseq import enable_el_attention

@@ -5,11 +5,10 @@ import logging
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from fake_graph import Waits, WaitsForAValueError, capture, imitate_graphs
 from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary, write_out
-from random_cases import random_case
-from random_lms import build_lm
-from test_fuzz import CASES, on_cpu
+from helpers.fake_graph import Waits, WaitsForAValueError, capture, imitate_graphs
+from helpers.random_cases import CASES, on_cpu, random_case
+from helpers.random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.cache import CACHES, BeamCaches, Layout, StaticBeamCaches, static

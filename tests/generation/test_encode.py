@@ -6,7 +6,7 @@ from fairseq.models.transformer import TransformerEncoderBase
 from fairseq.modules import FairseqDropout
 from fairseq.sequence_generator import EnsembleModel
 from helpers import batch, build_model, dictionary
-from random_lms import build_lm
+from helpers.random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator

@@ -12,7 +12,7 @@ from fairseq.data import BacktranslationDataset, LanguagePairDataset
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.token_generation_constraints import pack_constraints
 from helpers import assert_close
-from scripted import ANY, END, WORDS, A, B, C, probability, sample, scripted_model
+from helpers.scripted import ANY, END, WORDS, A, B, C, probability, sample, scripted_model
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator

@@ -1,17 +1,13 @@
 """200 random models and searches: every way in gives stock's tokens, and its scores within 1e-9 in float64."""
 
-from collections import Counter
-
 import pytest
 import torch
-from random_cases import random_case
-from random_searches import STRATEGIES
+from helpers.random_cases import CASES, on_cpu, random_case
+from helpers.random_searches import assert_searches_are_mixed
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.cache import Layout
 from el_fairseq.convert.el_attention import use_el_attention
-
-CASES = 200
 
 
 @pytest.mark.usefixtures("float64")
@@ -40,12 +36,6 @@ def test_every_way_in_gives_stocks_output(seed, device):
         case.assert_same(on_cpu(case.stock([model])), expected, tolerance=0)
 
 
-def on_cpu(hypotheses):
-    """Stock's hypotheses, or None where it stopped."""
-    move = dict.fromkeys(("tokens", "score", "attention", "alignment", "positional_scores"))
-    return hypotheses and [[{key: hypo[key].cpu() for key in move} for hypo in sentence] for sentence in hypotheses]
-
-
 def test_the_cases_are_awkward_enough():
     """What the fuzz is for really occurs in it."""
     cases = [random_case(seed) for seed in range(CASES)]
@@ -62,21 +52,3 @@ def test_the_cases_are_awkward_enough():
         early += min(lengths) < max(lengths)
         padded += bool(case.sample["net_input"]["src_tokens"].eq(case.words.pad()).any())
     assert early > 5 and padded > 10 and stopped < 4
-
-
-def assert_searches_are_mixed(cases):
-    """Every search of fairseq occurs, with one beam and with more, behind prefixes and with a second language model."""
-    searches = [case.search for case in cases]
-    assert {search.options["beam_size"] for search in searches} == {1, 2, 3, 4, 5}
-    kinds = Counter(search.kind for search in searches)
-    assert set(kinds) == set(STRATEGIES) and min(kinds.values()) >= 8, kinds
-    for kind in STRATEGIES:
-        assert any(search.options["beam_size"] > 1 for search in searches if search.kind == kind), kind
-        assert any(search.prefix is not None for search in searches if search.kind == kind), kind
-    assert sum(search.options["beam_size"] == 1 and search.kind == "beam" for search in searches) > 5  # greedy
-    assert sum(search.prefix is not None for search in searches) > 10
-    assert sum("lm_model" in search.options for search in searches) > 10
-    assert sum(bool(search.options["tokens_to_suppress"]) for search in searches) > 10
-    assert sum(search.options["no_repeat_ngram_size"] > 0 for search in searches) > 30
-    constraints = [search.constraints for search in searches if search.constraints is not None]
-    assert sum(int(packed[:, 0].max()) > 1 for packed in constraints) > 10

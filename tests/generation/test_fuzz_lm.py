@@ -3,8 +3,8 @@
 import pytest
 import torch
 from helpers import write_out
-from random_cases import random_lm_case
-from test_fuzz import CASES, assert_searches_are_mixed, on_cpu
+from helpers.random_cases import CASES, on_cpu, random_lm_case
+from helpers.random_searches import assert_searches_are_mixed
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator

@@ -1,6 +1,5 @@
 """Language models read the prompts of a batch at once, and keep them once a sentence (the fuzz: test_fuzz_lm.py)."""
 
-import random
 from functools import partial
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from fairseq import search
 from fairseq.sequence_generator import SequenceGenerator
 from helpers import assert_same_hypotheses, dictionary, write_out
-from random_lms import build_lm, random_prompts
+from helpers.random_lms import build_lm, prompt_batch
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator, prefill
@@ -20,15 +19,7 @@ WORDS = dictionary(30)
 SEARCHES = {"beam": search.BeamSearch, "sampling": search.Sampling}
 pytestmark = pytest.mark.usefixtures("float64")
 build = partial(build_lm, WORDS, decoder_layers=2)
-
-
-def sample(lengths, seed=0):
-    """A batch of random prompts."""
-    net_input = {
-        "src_tokens": random_prompts(random.Random(seed), WORDS, lengths),
-        "src_lengths": torch.tensor(lengths),
-    }
-    return {"id": torch.arange(len(lengths)), "net_input": net_input}
+sample = partial(prompt_batch, WORDS)
 
 
 def generate(cls, models, batch, kind="beam", **options):

@@ -7,7 +7,8 @@ import re
 
 import pytest
 import torch
-from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
+from bench.memory import MeasuredEnsemble
+from fairseq.sequence_generator import SequenceGenerator
 from helpers import batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
@@ -17,17 +18,6 @@ from el_fairseq.generation.memory import state_bytes
 
 WORDS = dictionary(30)
 SAMPLE = batch(WORDS, [12, 7, 5, 3])
-
-
-class MeasuredEnsemble(EnsembleModel):
-    """Notes what stock's decoder keeps after each step."""
-
-    peak = 0
-
-    def forward_decoder(self, tokens, encoder_outs, incremental_states, temperature=1.0):
-        result = super().forward_decoder(tokens, encoder_outs, incremental_states, temperature)
-        self.peak = max(self.peak, state_bytes(encoder_outs, incremental_states))
-        return result
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)

@@ -5,8 +5,7 @@ import random
 import pytest
 from fairseq.sequence_generator import SequenceGenerator
 from helpers import assert_same_hypotheses, batch, build_model, dictionary, write_out
-from random_cases import random_case
-from test_fuzz import CASES, on_cpu
+from helpers.random_cases import CASES, on_cpu, random_case
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.convert.attention_variant import PLACES

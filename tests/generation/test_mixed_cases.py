@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 import torch
-from every_way import DifferenceError, compare_every_way, poisoned_memory
-from mixed_cases import KINDS, mixed_case
-from random_searches import STRATEGIES
+from helpers.every_way import DifferenceError, compare_every_way, poisoned_memory
+from helpers.mixed_cases import KINDS, mixed_case
+from helpers.random_searches import STRATEGIES
 
 from el_fairseq.cache import BeamCaches, SourceCache, StaticBeamCaches
 from el_fairseq.cache.buffer import GrowingBuffer

@@ -5,7 +5,7 @@ import torch
 from fairseq.models.speech_to_text.s2t_transformer import TransformerDecoderScriptable
 from fairseq.sequence_generator import EnsembleModel
 from helpers import TOLERANCE, assert_close, batch, build_model, dictionary
-from random_lms import build_lm
+from helpers.random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import next_token as module

@@ -7,11 +7,10 @@ import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
 from helpers import assert_same_hypotheses, batch, build_model, dictionary
-from random_cases import random_case, random_lm_case
-from random_searches import SAMPLING
-from test_speech import WORDS as SPEECH_WORDS
-from test_speech import build as build_speech_model
-from test_speech import sample as speech_sample
+from helpers.random_cases import random_case, random_lm_case
+from helpers.random_searches import SAMPLING
+from helpers.speech import WORDS as SPEECH_WORDS
+from helpers.speech import build_speech_model, speech_batch
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
@@ -81,7 +80,7 @@ def test_the_cases_run_out_of_memory():
 @pytest.mark.parametrize("arch", ["s2t_transformer", "s2t_conformer"])
 def test_speech_is_batched_anew(arch):
     """Its encoders take no more padding than the longest utterance needs; rules on length stay the whole batch's."""
-    whole, parts = speech_sample([200, 141, 63, 20]), []
+    whole, parts = speech_batch([200, 141, 63, 20]), []
     for rows, width in ((slice(0, 2), 200), (slice(2, 4), 63)):
         net_input = {"src_tokens": whole["net_input"]["src_tokens"][rows, :width]}
         net_input["src_lengths"] = whole["net_input"]["src_lengths"][rows]

@@ -7,7 +7,7 @@ import torch
 from fairseq.modules import FairseqDropout
 from fairseq.search import BeamSearch, DiverseBeamSearch, Sampling
 from helpers import batch, build_model, dictionary
-from random_lms import build_lm
+from helpers.random_lms import build_lm
 
 from el_fairseq import enable_el_attention
 from el_fairseq.cache import BeamCaches, CacheRequest, Layout, StaticBeamCaches

@@ -10,14 +10,13 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 from helpers import assert_same_hypotheses, batch, build_model, dictionary
-from test_language_models import WORDS as LM_WORDS
-from test_language_models import build as build_lm
-from test_language_models import sample as prompts
+from helpers.random_lms import build_lm, prompt_batch
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 
 WORDS = dictionary(12)
+LM_WORDS = dictionary(30)
 ROUNDS = 3
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -39,7 +38,7 @@ def requests_for(kind):
     shapes = [([9, 5, 2], 4), ([12], 1), ([4, 4, 4, 4, 3], 2), ([7, 1], 3)]
     if kind != "transformer_lm":
         return [(batch(WORDS, lengths, seed=rng.random()), beams, {}) for lengths, beams in shapes]
-    samples = [(prompts(lengths, seed=rng.random()), beams) for lengths, beams in shapes]
+    samples = [(prompt_batch(LM_WORDS, lengths, seed=rng.random()), beams) for lengths, beams in shapes]
     return [(s, m, {"prefix_tokens": s["net_input"]["src_tokens"], "bos_token": LM_WORDS.eos()}) for s, m in samples]
 
 
@@ -75,7 +74,9 @@ def assert_each_as_alone(functions, alone):
     ],
 )
 def test_a_generator_for_each_request(cls, kind, mode):
-    model = build_lm() if kind == "transformer_lm" else build_model(kind, WORDS, seed=1, gain=2.0)
+    model = (
+        build_lm(LM_WORDS, decoder_layers=2) if kind == "transformer_lm" else build_model(kind, WORDS, seed=1, gain=2.0)
+    )
     requests = requests_for(kind)
     alone = []
     for request in requests:

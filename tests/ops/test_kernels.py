@@ -9,10 +9,8 @@ from helpers import assert_close
 from el_fairseq.ops import hidden_attention, kernels, shared_kv_attention
 from el_fairseq.ops.kernels import trial
 
-pytest.importorskip("triton")
+fused = pytest.importorskip("el_fairseq.ops.kernels.fused", exc_type=ModuleNotFoundError, reason="no triton")
 pytestmark = pytest.mark.cuda
-
-from el_fairseq.ops.kernels import fused  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The interpreter multiplies bfloat16 as if its bits were integers.

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("triton", minversion="3.3")  # whose compiler is called as compile_kernels.py calls it
 
+COMPILE = Path(__file__).parents[1] / "helpers/compile_kernels.py"
 SPILLED = 256  # bytes of stack: what a thread puts aside before its loop, and takes up again behind it
 
 
@@ -19,7 +20,7 @@ SPILLED = 256  # bytes of stack: what a thread puts aside before its loop, and t
 def test_kernels_compile_and_fit(tmp_path):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, Path(__file__).with_name("compile_kernels.py"), "90"]
+    command = [sys.executable, COMPILE, "90"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for row in json.loads(done.stdout):

@@ -6,8 +6,8 @@ import sys
 from collections import Counter
 
 import pytest
-from commands import ROOT, generate, lines_of, train
 from fairseq.scoring import build_scorer
+from helpers.commands import ROOT, generate, lines_of, train
 from rouge_score.rouge_scorer import RougeScorer as Library
 
 from el_fairseq.scoring.rouge import MEASURES, RougeConfig, RougeScorer

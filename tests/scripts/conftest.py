@@ -1,10 +1,5 @@
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-import pytest  # noqa: E402
-from sharded_work import new_work  # noqa: E402
+import pytest
+from helpers.sharded_work import new_work
 
 
 @pytest.fixture

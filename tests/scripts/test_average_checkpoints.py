@@ -6,7 +6,7 @@ from collections import OrderedDict
 import average_checkpoints
 import pytest
 import torch
-from hostile import touch
+from helpers.hostile import touch
 
 from el_fairseq.compat import load_checkpoint
 

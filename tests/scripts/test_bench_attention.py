@@ -2,8 +2,8 @@
 
 import json
 
-import bench_attention
 import pytest
+from bench import attention
 
 from el_fairseq.modules import el_attention
 
@@ -12,11 +12,11 @@ TINY = "--cpu --batch 1,3 --beam 2 --source 5 --dim 32 --heads 4 --rounds 2"
 
 @pytest.fixture(autouse=True)
 def any_bandwidth(monkeypatch):
-    monkeypatch.setattr(bench_attention, "copy_bandwidth", lambda device: 1e9)
+    monkeypatch.setattr(attention, "copy_bandwidth", lambda device: 1e9)
 
 
 def test_a_row_for_each_layout_and_shape(tmp_path, capsys):
-    bench_attention.main([*TINY.split(), "--dtype", "float32,bfloat16", "--json", str(tmp_path / "rows")])
+    attention.main([*TINY.split(), "--dtype", "float32,bfloat16", "--json", str(tmp_path / "rows")])
     rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
     assert len(rows) == 2 * 2 * 3 == capsys.readouterr().out.count("\n") - 3
     by_layout = {row["layout"]: row for row in rows if row["batch"] == 3 and row["dtype"] == "float32"}
@@ -30,4 +30,4 @@ def test_no_time_for_a_wrong_output(monkeypatch):
     right = el_attention.el_output
     monkeypatch.setattr(el_attention, "el_output", lambda *args: right(*args) * 1.01)
     with pytest.raises(SystemExit, match="no time to report: el is off by"):
-        bench_attention.main(TINY.split())
+        attention.main(TINY.split())

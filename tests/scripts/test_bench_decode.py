@@ -2,13 +2,11 @@
 
 import json
 
-import bench_contest
-import bench_decode
-import bench_models
 import pytest
 import torch
-from commands import train
-from fake_graph import capture
+from bench import contest, decode, models
+from helpers.commands import train
+from helpers.fake_graph import capture
 
 from el_fairseq.generation import plan
 from el_fairseq.modules import el_attention
@@ -18,7 +16,7 @@ TINY = "--arch transformer_tiny --batch 2 --source 20 --tokens 6 --rounds 1 --cp
 
 @pytest.fixture(autouse=True)
 def small_vocabulary(monkeypatch):
-    monkeypatch.setattr(bench_models, "VOCABULARY", {"transformer": 50, "bart": 50, "lm": 50})
+    monkeypatch.setattr(models, "VOCABULARY", {"transformer": 50, "bart": 50, "lm": 50})
 
 
 @pytest.fixture
@@ -27,7 +25,7 @@ def bench(tmp_path):
 
     def run_with(*options):
         out = tmp_path / "out.json"
-        bench_decode.main([word for option in options for word in option.split()] + ["--json", str(out)])
+        decode.main([word for option in options for word in option.split()] + ["--json", str(out)])
         return [json.loads(line) for line in out.read_text().splitlines()]
 
     return run_with
@@ -35,8 +33,8 @@ def bench(tmp_path):
 
 @pytest.fixture
 def tiny_base(monkeypatch):
-    tiny = bench_models.Shape("transformer_tiny", {"encoder_layers": 1})
-    monkeypatch.setitem(bench_models.SHAPES, "base", tiny)
+    tiny = models.Shape("transformer_tiny", {"encoder_layers": 1})
+    monkeypatch.setitem(models.SHAPES, "base", tiny)
 
 
 def test_prints_and_writes_one_row(bench, capsys):
@@ -76,7 +74,7 @@ def test_bart_is_stock_again_for_one_beam_after_four(bench):
     bart = {"encoder_embed_dim": 32, "encoder_ffn_embed_dim": 32, "encoder_layers": 1, "decoder_layers": 2}
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(bench_models.SHAPES, "tiny_bart", bench_models.Shape("bart_base", {**bart, **heads}))
+        patch.setitem(models.SHAPES, "tiny_bart", models.Shape("bart_base", {**bart, **heads}))
         rows = bench(TINY.replace("transformer_tiny", "tiny_bart"), "--search beam,greedy --modes shared,on")
     assert [set(row["lossless"].values()) for row in rows] == [{"2 of 2 identical, 0 ties"}] * 2
 
@@ -85,15 +83,15 @@ def test_language_models_continue_prompts(bench):
     (row,) = bench("--arch transformer_lm_gpt2_tiny --batch 3 --source 20 --shortest 9 --tokens 5 --rounds 1 --cpu")
     assert set(row["lossless"].values()) == {"3 of 3 identical, 0 ties"} and row["shortest"] == 9
     assert row["state_mib"]["on"] < row["state_mib"]["stock"]
-    lengths = bench_models.random_lengths(bench_models.Random(1), 3, 9, 20)
+    lengths = models.random_lengths(models.Random(1), 3, 9, 20)
     generated = sum(20 + 5 - length for length in lengths)  # all hypotheses end where the longest one does
     assert row["tokens_per_second"]["on"] * row["seconds"]["on"] == pytest.approx(generated)
 
 
 def test_lengths_of_a_text_in_batches_of_neighbours(bench, tmp_path):
     (tmp_path / "text").write_text("".join("word " * n + "\n" for n in (3, 30, 7, 11, 5, 9)))
-    assert bench_models.lengths_of(tmp_path / "text", 3, 2.0, 100) == [61, 19, 11]
-    assert bench_models.lengths_of(tmp_path / "text", 6, 2.0, 20) == [20, 20, 19, 15, 11, 7]
+    assert models.lengths_of(tmp_path / "text", 3, 2.0, 100) == [61, 19, 11]
+    assert models.lengths_of(tmp_path / "text", 6, 2.0, 20) == [20, 20, 19, 15, 11, 7]
     (row,) = bench(TINY, f"--lengths-of {tmp_path / 'text'} --sentences 5 --batch 2 --modes on")
     assert (row["sentences"], row["batch"], row["lossless"]["on"]) == (5, 2, "5 of 5 identical, 0 ties")
 
@@ -102,7 +100,7 @@ def test_refuses_a_speed_when_outputs_differ(monkeypatch, capsys):
     right = el_attention.el_output
     monkeypatch.setattr(el_attention, "el_output", lambda *args: right(*args).flip(-1) * 50)
     with pytest.raises(SystemExit, match="no speed to report: --el-attention on differs for sentences"):
-        bench_decode.main([*TINY.split(), "--modes", "on"])
+        decode.main([*TINY.split(), "--modes", "on"])
     assert "| stock |" not in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -119,14 +117,14 @@ def test_differences_that_float64_resolves_are_ties(bench, monkeypatch):
 
 def test_out_of_memory_is_a_result(bench, monkeypatch, capsys):
     """Stock runs out of memory with more than one sentence: what it is compared with comes from halves."""
-    right = bench_contest.Contest._step
+    right = contest.Contest._step
 
     def step(self, generator, sample):
-        if type(generator) is bench_contest.SequenceGenerator and len(sample["id"]) > 1:
+        if type(generator) is contest.SequenceGenerator and len(sample["id"]) > 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
         return right(self, generator, sample)
 
-    monkeypatch.setattr(bench_contest.Contest, "_step", step)
+    monkeypatch.setattr(contest.Contest, "_step", step)
     (row,) = bench(TINY, "--batch 3 --modes on")
     assert row["out_of_memory"] == ["stock"] and set(row["seconds"]) == {"on"} and row["speedup"] == {}
     assert row["lossless"] == {"on": "3 of 3 identical, 0 ties"}
@@ -137,16 +135,16 @@ def test_other_errors_are_no_result(monkeypatch):
     def step(*args):
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr(bench_contest.Contest, "_step", step)
+    monkeypatch.setattr(contest.Contest, "_step", step)
     with pytest.raises(RuntimeError, match="multiplied"):
-        bench_decode.main(TINY.split())
+        decode.main(TINY.split())
 
 
 def test_resumes(bench, monkeypatch, capsys):
     (first,) = bench(TINY, "--modes on")
     built = []
-    right = bench_decode.Subject
-    monkeypatch.setattr(bench_decode, "Subject", lambda *args: built.append(args[0]) or right(*args))
+    right = decode.Subject
+    monkeypatch.setattr(decode, "Subject", lambda *args: built.append(args[0]) or right(*args))
     assert bench(TINY, "--modes on --resume") == [first] and not built
     assert f"| on | {first['seconds']['on']:.3f} |" in capsys.readouterr().out.splitlines()[-1]
     assert len(bench(TINY, "--modes shared,on --resume")) == 2  # a mode more
@@ -164,13 +162,13 @@ def test_resumes(bench, monkeypatch, capsys):
 )
 def test_wrong_command_lines(options, message, capsys):
     with pytest.raises(SystemExit):
-        bench_decode.main(options.split())
+        decode.main(options.split())
     assert message in capsys.readouterr().err
 
 
 def test_unknown_shapes_are_refused():
     with pytest.raises(ValueError, match="--arch gpt5: no architecture of fairseq, and none of base, big"):
-        bench_decode.main(["--arch", "gpt5", "--cpu"])
+        decode.main(["--arch", "gpt5", "--cpu"])
 
 
 @pytest.mark.slow

@@ -1,11 +1,11 @@
-"""bench_linear.py: rows with the speed of both products, and none that differ."""
+"""scripts.bench.linear: rows with the speed of both products, and none that differ."""
 
 import json
 
-import bench_linear
 import pytest
 import torch
-from bench_linear import main
+from bench import linear
+from bench.linear import main
 
 from el_fairseq.ops.packed import can_pack, packed_linear
 
@@ -21,6 +21,6 @@ def test_a_row_for_each_combination(tmp_path, capsys):
 
 
 def test_no_speed_where_outputs_differ(monkeypatch):
-    monkeypatch.setattr(bench_linear, "packed_linear", lambda x, weight, bias: 1.1 * packed_linear(x, weight, bias))
+    monkeypatch.setattr(linear, "packed_linear", lambda x, weight, bias: 1.1 * packed_linear(x, weight, bias))
     with pytest.raises(AssertionError):
         main(["--rows", "3", "--shapes", "8x16", "--rounds", "1"])

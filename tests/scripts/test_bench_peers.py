@@ -2,11 +2,11 @@
 
 from importlib.util import find_spec
 
-import bench_models
 import pytest
 import torch
-from bench_contest import Contest
-from bench_peers import PEERS, PeerContest
+from bench import models
+from bench.contest import Contest
+from bench.peers import PEERS, PeerContest
 from fairseq.dataclass.configs import GenerationConfig
 
 TOKENS = 9
@@ -28,10 +28,10 @@ def peer(request):
 
 
 def build(arch, options, monkeypatch):
-    monkeypatch.setattr(bench_models, "VOCABULARY", dict.fromkeys(bench_models.VOCABULARY, 60))
-    shape = bench_models.Shape(arch, options)
-    task = bench_models.build_task(shape)
-    model = bench_models.build_model(shape, task)
+    monkeypatch.setattr(models, "VOCABULARY", dict.fromkeys(models.VOCABULARY, 60))
+    shape = models.Shape(arch, options)
+    task = models.build_task(shape)
+    model = models.build_model(shape, task)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(std=0.3) if name.endswith("bias") else parameter.mul_(
@@ -44,8 +44,8 @@ def build(arch, options, monkeypatch):
 def contest(task, model, peer, lengths, search="beam"):
     """Stock's hypotheses and the peer's contest over two batches."""
     prompt = lengths[0] if not hasattr(model, "encoder") else 0
-    sources = bench_models.random_sources(task, bench_models.Random(1), lengths)
-    samples = bench_models.batches(task, sources, 2, torch.device("cpu"))
+    sources = models.random_sources(task, models.Random(1), lengths)
+    samples = models.batches(task, sources, 2, torch.device("cpu"))
     longest = TOKENS + prompt
     generation = GenerationConfig(beam=4, max_len_a=0, max_len_b=longest, min_len=longest)
     stock, _ = Contest(task, model, generation, samples, torch.device("cpu")).decode("stock")

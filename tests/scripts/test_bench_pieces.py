@@ -1,11 +1,11 @@
-"""bench_pieces.py: rows with the time of each way, and none where they differ."""
+"""scripts.bench.pieces: rows with the time of each way, and none where they differ."""
 
 import json
 
-import bench_pieces
 import pytest
 import torch
-from bench_pieces import main
+from bench import pieces
+from bench.pieces import main
 
 from el_fairseq.ops import grouped_topk
 from el_fairseq.ops.packed import can_pack
@@ -22,7 +22,7 @@ def test_a_row_for_each_shape(tmp_path, capsys):
 
 
 def test_no_time_where_results_differ(monkeypatch):
-    monkeypatch.setattr(bench_pieces, "grouped_topk", lambda x, k: [part + 1 for part in grouped_topk(x, k)])
+    monkeypatch.setattr(pieces, "grouped_topk", lambda x, k: [part + 1 for part in grouped_topk(x, k)])
     with pytest.raises(AssertionError):
         main(["--pieces", "topk", "--rounds", "1"])
 

@@ -2,10 +2,9 @@
 
 import json
 
-import bench_models
-import bench_state
 import pytest
 import torch
+from bench import models, state
 
 LAYERS, WIDTH, BATCH, SOURCE, BEAMS, FLOAT = 2, 32, 3, 17, 4, 4
 SIZES = {
@@ -21,18 +20,18 @@ PER_BEAM = BATCH * BEAMS * (2 * HIDDEN + MASK + LAYERS * (2 * HIDDEN + FLOAT * S
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(bench_models, "VOCABULARY", dict.fromkeys(bench_models.VOCABULARY, 50))
+    monkeypatch.setattr(models, "VOCABULARY", dict.fromkeys(models.VOCABULARY, 50))
     for name, arch in (("plain", "transformer"), ("bart", "bart_base")):
-        monkeypatch.setitem(bench_models.SHAPES, name, bench_models.Shape(arch, {**SIZES, **HEADS}))
+        monkeypatch.setitem(models.SHAPES, name, models.Shape(arch, {**SIZES, **HEADS}))
 
 
 @pytest.fixture(params=["plain", "bart"])
 def kept(request):
     """Bytes by layout, all measured with one model, first in one order and then in the other."""
-    model = bench_state.build(request.param, "float32", torch.device("cpu"))
+    model = state.build(request.param, "float32", torch.device("cpu"))
     measured = {}
-    for layout in [*bench_state.LAYOUTS, *reversed(bench_state.LAYOUTS)]:
-        size = bench_state.kept_of_source(model, layout, BATCH, SOURCE, BEAMS)
+    for layout in [*state.LAYOUTS, *reversed(state.LAYOUTS)]:
+        size = state.kept_of_source(model, layout, BATCH, SOURCE, BEAMS)
         assert measured.setdefault(layout, size) == size, layout
     return request.param, measured
 
@@ -51,25 +50,25 @@ def test_sizes_are_those_of_the_shapes(kept):
 def test_rows_and_resuming(tmp_path, capsys, monkeypatch):
     out = tmp_path / "rows"
     options = ["--arch", "plain", "--batch", "1,2", "--source", "9", "--dtype", "float32", "--cpu", "--json", str(out)]
-    bench_state.main(options)
+    state.main(options)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(row["batch"], row["out_of_memory"]) for row in rows] == [(1, []), (2, [])]
     assert rows[1]["state_mib"]["on"] == pytest.approx(2 * rows[0]["state_mib"]["on"], rel=0.1)
-    monkeypatch.setattr(bench_state, "build", lambda *args: pytest.fail("measured again"))
-    bench_state.main([*options, "--resume"])
+    monkeypatch.setattr(state, "build", lambda *args: pytest.fail("measured again"))
+    state.main([*options, "--resume"])
     assert capsys.readouterr().out.count("| plain | 2 | 9 |") == 2
 
 
 def test_out_of_memory_is_a_result(monkeypatch, capsys):
-    right = bench_state.kept_of_source
+    right = state.kept_of_source
 
     def kept_of_source(model, layout, *shape):
         if layout == "per-beam":
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
         return right(model, layout, *shape)
 
-    monkeypatch.setattr(bench_state, "kept_of_source", kept_of_source)
-    bench_state.main(
+    monkeypatch.setattr(state, "kept_of_source", kept_of_source)
+    state.main(
         ["--arch", "plain", "--batch", "1", "--source", "9", "--dtype", "float32", "--cpu", "--layout", "per-beam,on"]
     )
     assert "| plain | 1 | 9 | OOM | 0.00 |" in capsys.readouterr().out
@@ -77,4 +76,4 @@ def test_out_of_memory_is_a_result(monkeypatch, capsys):
 
 def test_language_models_have_no_source():
     with pytest.raises(SystemExit, match="a language model keeps nothing of a source"):
-        bench_state.main(["--arch", "gpt2_small", "--cpu"])
+        state.main(["--arch", "gpt2_small", "--cpu"])

@@ -14,7 +14,7 @@ NOWHERE = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/s
 
 
 def check(*options, **environment):
-    command = [sys.executable, "scripts/check_install.py", *map(str, options)]
+    command = [sys.executable, "scripts/versions/check_install.py", *map(str, options)]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, cwd=ROOT)
 
 

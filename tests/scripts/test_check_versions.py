@@ -2,8 +2,8 @@
 
 import re
 
-import check_versions as script
 import pytest
+from versions import check_versions as script
 
 
 def test_torch_and_what_it_requires_is_another_and_the_rest_is_as_pinned():

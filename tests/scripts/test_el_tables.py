@@ -2,9 +2,8 @@
 
 import json
 
-import el_tables
-import plot_results
 import pytest
+from bench import el_tables, plot
 
 ABOUT = {"device": "a CPU", "threads": 2, "torch": "2", "commit": "abc"}
 SHAPE = {"arch": "bart_large", "source": 1024, "tokens": 140, "search": "beam", "beam": 4, "dtype": "float16"}
@@ -86,19 +85,19 @@ def test_no_rows(tmp_path):
 
 def test_figures(files, tmp_path, capsys):
     speed, state = map(str, files)
-    plot_results.main(["throughput", str(tmp_path / "a.png"), speed, "--label", "batch"])
-    plot_results.main(["memory", str(tmp_path / "b.png"), state])
+    plot.main(["throughput", str(tmp_path / "a.png"), speed, "--label", "batch"])
+    plot.main(["memory", str(tmp_path / "b.png"), state])
     for name in "ab":
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit):
-        plot_results.main(["throughput", str(tmp_path / "c.png"), speed, "--label", "nobody"])
+        plot.main(["throughput", str(tmp_path / "c.png"), speed, "--label", "nobody"])
     assert "has no rows with the label nobody" in capsys.readouterr().err
 
 
 def test_a_figure_shows_what_was_measured(monkeypatch, tmp_path):
     drawn = []
-    monkeypatch.setattr(plot_results, "_save", lambda figure, path: drawn.append(figure))
-    plot_results.throughput([r for r in SPEED if r["label"] == "batch"], tmp_path / "a.png")
+    monkeypatch.setattr(plot, "_save", lambda figure, path: drawn.append(figure))
+    plot.throughput([r for r in SPEED if r["label"] == "batch"], tmp_path / "a.png")
     (axis,) = drawn[0].axes
     lines = {
         line.get_label(): line.get_xydata().tolist() for line in axis.lines if not line.get_label().startswith("_")

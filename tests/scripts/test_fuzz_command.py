@@ -1,24 +1,14 @@
 """What the command prints and which status it ends with."""
 
-import logging
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-import fuzz
 import pytest
+from helpers import fuzz
+from helpers.commands import ROOT
 
-COMMAND = Path(fuzz.__file__)
-
-
-@pytest.fixture(autouse=True)
-def loud_again():
-    """The command is silent about decoding; other tests are not."""
-    logger = logging.getLogger("el_fairseq")
-    level = logger.level
-    yield
-    logger.setLevel(level)
+COMMAND = ROOT / "scripts/fuzz.py"
 
 
 def broken(mixed):

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from commands import train
-from sharded_runs import Sharded, is_running, one_process, wait_until
-from slurm_cluster import cluster, is_installed
+from helpers.commands import train
+from helpers.sharded_runs import Sharded, is_running, one_process, wait_until
+from helpers.slurm_cluster import cluster, is_installed
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from commands import generate, lines_of, train
 from fairseq_cli import score
-from sharded_runs import SCRIPT, SEARCH, Sharded, in_source_order, is_running, one_process, wait_until
+from helpers.commands import generate, lines_of, train
+from helpers.sharded_runs import SCRIPT, SEARCH, Sharded, in_source_order, is_running, one_process, wait_until
 
 pytestmark = pytest.mark.slow
 SUBMITIT = pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sharded_work import printed_of
+from helpers.sharded_work import printed_of
 from sharding import driver
 from sharding.driver import Drive, GivenUp
 from sharding.executors import LocalWorkers, SubmititWorkers

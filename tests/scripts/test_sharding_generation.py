@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sharded_work import BATCHES, lines_of_sentence
+from helpers.sharded_work import BATCHES, lines_of_sentence
 from sharding.generation import Feed, NothingLeft
 
 

@@ -2,7 +2,7 @@
 workers: what they have done is there."""
 
 import pytest
-from sharded_work import BATCHES, MERGED, printed_of
+from helpers.sharded_work import BATCHES, MERGED, printed_of
 from sharding import driver
 from sharding.manifest import OtherGeneration, write_or_compare
 from sharding.options import read_fairseq

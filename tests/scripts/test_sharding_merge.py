@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sharded_work import BATCHES, MERGED, lines_of_sentence, printed_of
+from helpers.sharded_work import BATCHES, MERGED, lines_of_sentence, printed_of
 from sharding.merge import merge, missing_sentences
 from sharding.options import MOST_UNITS
 from sharding.units import Damaged, Plan

@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from commands import ROOT
-from sharded_work import BATCHES, MERGED, lines_of_sentence, printed_of
+from helpers.commands import ROOT
+from helpers.sharded_work import BATCHES, MERGED, lines_of_sentence, printed_of
 from sharding.units import Damaged, Plan, Work
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted([*ROOT.glob("scripts/*.sh"), *ROOT.glob("examples/*/*.sh")])
-COMMANDS = [script for script in SCRIPTS if script.name not in ("environment.sh", "options.sh")]
+SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), *ROOT.glob("examples/*/*.sh")])
+COMMANDS = [script for script in SCRIPTS if script.name not in ("environment.sh", "options.sh", "log.sh")]
 
 
 def test_shellcheck_finds_nothing():

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from commands import ALL, BART, ROOT, generate, run
 from fairseq.data import Dictionary
 from fairseq.logging import metrics
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
+from helpers.commands import ALL, BART, ROOT, generate, run
 
 from el_fairseq.scoring.rouge import MEASURES
 

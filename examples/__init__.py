@@ -1,0 +1,1 @@
+"""A package, so that ``python -m examples.translation.table`` works in the checkout's folder, with what is shared."""

@@ -1,0 +1,73 @@
+"""A case, decoded by stock and in every way that there is here, while unused memory holds NaN."""
+
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from el_fairseq import enable_el_attention
+from el_fairseq.generation.cuda_graph import verified
+
+from . import compute_in_float64
+from .fake_graph import imitate_graphs
+
+WAYS = {  # the mode of EL-attention, and whether decoder steps are recorded as on a GPU
+    "on": ("on", False),
+    "off": ("off", False),
+    "auto": ("auto", False),
+    "on, recorded": ("on", True),
+    "auto, recorded": ("auto", True),
+}
+
+
+class DifferenceError(AssertionError):
+    """A way in that gives another output than stock, or none; its cause says what."""
+
+
+@contextmanager
+def poisoned_memory():
+    """New memory that nobody has written to holds NaN, or the largest integer."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+def compare_every_way(mixed):
+    """Decode a ``MixedCase`` as stock and in all ``WAYS``, in float64.
+
+    Returns:
+        A ``Counter`` of how many ``hypotheses`` were compared, and what else was true of the case: 0 or 1 each.
+
+    Raises:
+        DifferenceError: a way gives something else, or stops. Whatever stock raises, but that it found no hypothesis.
+    """
+    case, found = mixed.members[0], Counter()
+    models, stocks = mixed.build_models()
+    with pytest.MonkeyPatch.context() as patch, poisoned_memory():
+        compute_in_float64(patch)
+        expected = case.stock(stocks)
+        # In other searches, and in an ensemble, no step is recorded.
+        can_record = mixed.search.kind == "beam" and len(models) == 1
+        for way, (mode, recorded) in WAYS.items():
+            if recorded and not can_record:
+                continue
+            with pytest.MonkeyPatch.context() as inner:
+                recordings = imitate_graphs(inner) if recorded else []
+                enable_el_attention(models, mode)
+                try:
+                    actual = case.ours(models)
+                    case.assert_same(actual, expected)
+                    assert not recordings or verified[models[0].decoder][1], "recorded steps are not those without"
+                except Exception as error:
+                    raise DifferenceError(way) from error
+            found["hypotheses"] += sum(map(len, actual))
+            found["steps recorded"] |= bool(recordings)
+    last = [max(len(hypo["tokens"]) for hypo in hypotheses) for hypotheses in actual]
+    found["a sentence ended early"], found["stock found nothing"] = int(min(last) < max(last)), int(expected is None)
+    return found
