@@ -17,6 +17,7 @@ from el_fairseq.modules.convert import draws_dropout
 
 logger = logging.getLogger(__name__)
 MAX_LEN = "el_max_len"  # key in a sample: how many tokens may be generated, by the rules for the whole batch
+NUMBERS = "el_numbers"  # key in a sample: those of its sentences in the data set, whatever a search makes of "id"
 TEXTS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -27,7 +28,7 @@ TEXTS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 ADVICE = (
-    "a single sentence does not fit into memory, with a source of width {} and up to {} tokens to generate: lower "
+    "a single sentence{} does not fit into memory, with a source of width {} and up to {} tokens to generate: lower "
     "--max-len-b (and --max-len-a) or --beam, leave out long sources (--max-source-positions, or --truncate-source), "
     "use --fp16 or --bf16, or --el-attention on; --batch-size cannot help any more"
 )
@@ -72,7 +73,8 @@ class BatchSplitter:
         source, lengths = source_and_lengths(sample["net_input"], generator.eos, generator.pad)
         max_len = generator.max_len_for(source.size(1), lengths)
         run = _Run(self, attempt, generator, source, max_len)
-        hypotheses = run.generate({"sample": {**sample, MAX_LEN: max_len}, "given": given}, source.size(0))
+        noted = {**sample, MAX_LEN: max_len, NUMBERS: sample.get("id")}
+        hypotheses = run.generate({"sample": noted, "given": given}, source.size(0))
         run.report(source.size(0))
         return hypotheses
 
@@ -110,7 +112,8 @@ class _Run:
             if not is_out_of_memory(error):
                 raise
             if sentences == 1:
-                raise torch.OutOfMemoryError(ADVICE.format(self.width, self.max_len)) from error
+                which = _named(batch["sample"][NUMBERS])
+                raise torch.OutOfMemoryError(ADVICE.format(which, self.width, self.max_len)) from error
         else:
             self.largest = max(self.largest, sentences)
             self.splitter.succeeded(size)
@@ -141,6 +144,11 @@ class _Run:
         if isinstance(self.generator.search, Sampling) or any(map(draws_dropout, self.generator.model.models)):
             message += "; random draws are not those that the whole batch would have had"
         logger.warning(message, sentences, self.width, self.largest)
+
+
+def _named(numbers):
+    """``" (S-7)"``, as fairseq prints it; nothing in ``fairseq-interactive``, whose batches have no numbers."""
+    return f" (S-{int(numbers[0])})" if torch.is_tensor(numbers) else ""
 
 
 def _trim_features(net_input):
