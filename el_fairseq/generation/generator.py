@@ -11,6 +11,7 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 
 from el_fairseq.generation.departures import Departures
 from el_fairseq.generation.encode import encode
+from el_fairseq.generation.forked import before_decoding
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.next_token import NextToken
@@ -66,6 +67,7 @@ class ELSequenceGenerator(SequenceGenerator):
         return self._watched(partial(super().generate, models), sample, kwargs)
 
     def _watched(self, generate, sample, given):
+        before_decoding()
         with self.watch.batch(sample) as done:
             return done(self.splitter.generate(generate, self, sample, given))
 

@@ -1,0 +1,16 @@
+import sys
+from pathlib import Path
+
+import pytest
+from commands import train
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # sharded_runs, sharded_work
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(data, tmp_path_factory):
+    """A stock model of seconds, with one embedding for its source words and another for its target words."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    train(data, folder, "--arch transformer_tiny", until="--max-update 20")
+    return folder / "checkpoint_last.pt"
