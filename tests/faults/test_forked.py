@@ -1,4 +1,4 @@
-"""A worker that is forked after decoding answers as its parent does; stock's would wait for threads that are not there."""
+"""A worker that is forked after decoding answers as its parent does; stock's waits for threads that are not there."""
 
 import subprocess
 import sys

@@ -3,6 +3,7 @@
 python tests/faults/threads_at_work.py SECONDS    # by hand, for as long as you like
 """
 
+import logging
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,7 @@ if __name__ == "__main__":
     compute_in_float64(pytest.MonkeyPatch())
     torch.set_num_threads(1)
     sys.setswitchinterval(1e-5)
+    logging.getLogger("el_fairseq").setLevel(logging.WARNING)
     for kind in KINDS:
         for mode in ("on", "auto"):
             print(kind, mode, work(kind, mode, float(sys.argv[1])), flush=True)
