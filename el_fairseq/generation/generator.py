@@ -10,6 +10,7 @@ from fairseq.search import BeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 
 from el_fairseq.generation.encode import encode
+from el_fairseq.generation.forked import before_decoding
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.next_token import NextToken
@@ -61,6 +62,7 @@ class ELSequenceGenerator(SequenceGenerator):
         return self._split_if_needed(partial(super().generate, models), sample, kwargs)
 
     def _split_if_needed(self, generate, sample, given):
+        before_decoding()
         batch = self.statistics.start(sample)
         return batch.finish(self.splitter.generate(generate, self, sample, given))
 
