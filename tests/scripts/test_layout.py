@@ -13,7 +13,7 @@ TESTS = [path for path in FILES if path.name.startswith("test_")]
 AROUND = re.compile(r"^\s*sys\.path\b|#\s*noqa", re.MULTILINE)
 DOCS = [ROOT / "README.md", ROOT / "checkpoints.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]
 NAMED = re.compile(r"\b(?:scripts|examples|tests)/[\w/]+\.(?:py|sh|yaml)\b")
-CALLED = re.compile(r"-m ((?:scripts|examples)(?:\.[a-z]\w*)+)")
+CALLED = re.compile(r"-m ((?:scripts|examples)(?:\.[a-z]\w*)+)(?![.\w])")
 OF_FAIRSEQ = ("examples/bart/", "examples/backtranslation/", "examples/nllb/")
 IMPORTS_A_TEST = re.compile(r"^\s*(from|import) ([\w.]*\.)?test_\w+", re.MULTILINE)
 
