@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from el_fairseq.checksums import damaged_part
 from el_fairseq.internals import name_of_caller
 from el_fairseq.plain_data import HARMLESS, evaluate
 
@@ -54,6 +55,9 @@ def _guarded(load):
             return load(f, *args, **kwargs)
         _guard_eval()  # a model that was imported since may be built from what is read here
         try:
+            part = damaged_part(f)
+            if part is not None:
+                raise ValueError(f"{part} is not what its checksum says")
             with _harmless_allowed():
                 return load(f, *args, **{**kwargs, "weights_only": True})
         except NOT_THE_FILE:
@@ -114,5 +118,5 @@ def load_hint(error):
     reason = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
     return (
         f"truncated, damaged, or no checkpoint at all ({type(error).__name__} while reading it: "
-        f"{reason.partition(chr(10))[0]}). Copy or download it again and compare the sizes."
+        f"{reason.partition(chr(10))[0]}). Copy or download it again and compare the sizes (and sha256sum)."
     )

@@ -51,16 +51,16 @@ class AncestorTable:
         """Entries of one token a beam, ``[P, N, K, 1, C]``, as M tokens of a sentence, ``[P, B, K, M, C]``."""
         return new.squeeze(3).unflatten(1, (-1, self.beams)).transpose(2, 3)
 
-    def of_sentences(self, qkv: torch.Tensor) -> torch.Tensor:
-        """``[N, 3, H, d] -> [3, B, H, M, d]``, a view."""
-        n, three, heads, width = qkv.shape
-        return qkv.view(n // self.beams, self.beams, three, heads, width).permute(2, 0, 3, 1, 4)
+    def of_sentences(self, qkv: torch.Tensor, heads: int) -> torch.Tensor:
+        """``[N, 3·H·d] -> [3, B, H, M, d]``, a view."""
+        return qkv.view(-1, self.beams, 3, heads, qkv.size(1) // (3 * heads)).permute(2, 0, 3, 1, 4)
 
-    def attend_fused(self, query, filled, scale):
+    def attend_fused(self, query, filled, mask, scale):
         """Queries ``[B, H, M, d]`` to all entries ``[2, B, H, S, d]`` of their sentences: contexts ``[N, H·d]``."""
         key, value = filled.unbind(0)
-        context, _ = grouped_sdpa(query, key, value, self.mask.unsqueeze(1), scale=scale)
-        return context.transpose(1, 2).flatten(2).flatten(0, 1)  # [B, H, M, d] -> [B·M, H·d]
+        context, _ = grouped_sdpa(query, key, value, mask, scale=scale)
+        b, heads, beams, width = context.shape
+        return context.transpose(1, 2).reshape(b * beams, heads * width)
 
     def tensors(self):
         return [self.mask]
@@ -81,7 +81,7 @@ class BeamCaches(AncestorTable):
 
     def __init__(self, sentences: int, beams: int, device: torch.device, dtype: torch.dtype = torch.float32):
         super().__init__(beams, torch.zeros(sentences, beams, 0, dtype=dtype, device=device))
-        self.looks_for_lost = True
+        self.looks_for_lost, self.mask_of_heads = True, None
 
     def new_cache(self, layout):
         return self.remember(BeamCache(layout, self))
@@ -94,6 +94,7 @@ class BeamCaches(AncestorTable):
             if padding is not None:
                 new = new.masked_fill(padding.view(-1, 1, self.beams), -math.inf)
             self.mask = torch.cat((self.mask, new), dim=2)
+            self.mask_of_heads = self.mask.unsqueeze(1)  # [B, 1, M, tokens], for fused attention
 
     def undo_step(self) -> None:
         """Take back the last token of each beam."""
@@ -141,14 +142,14 @@ class BeamCache(Cache):
         refuse_mask(attn_mask)
         return grouped_attention(query, *keys_and_values(self.entries.filled), self.table.mask.unsqueeze(2), **softmax)
 
-    def decode(self, qkv, padding, scale):
+    def decode(self, qkv, heads, padding, scale):
         table = self.table
         if table.looks_for_lost:
-            return super().decode(qkv, padding, scale)
+            return super().decode(qkv, heads, padding, scale)
         table.enter(self.entries.length + table.beams, padding)
-        qkv = table.of_sentences(qkv)
+        qkv = table.of_sentences(qkv, heads)
         self.entries.append(qkv[1:])
-        return table.attend_fused(qkv[0], self.entries.filled, scale)
+        return table.attend_fused(qkv[0], self.entries.filled, table.mask_of_heads, scale)
 
     def reorder(self, order):
         """Nothing to do: the table follows the beams, for all layers at once."""
@@ -159,7 +160,7 @@ class BeamCache(Cache):
 
 def is_finite(x: torch.Tensor) -> bool:
     """Whether no element is infinite or NaN; False may also mean that their sum is too large. Waits for the device."""
-    return math.isfinite(x.sum(dtype=torch.promote_types(x.dtype, torch.float32)).item())
+    return math.isfinite(x.sum(dtype=torch.float64 if x.dtype is torch.float64 else torch.float32).item())
 
 
 def refuse_mask(attn_mask: torch.Tensor | None) -> None:

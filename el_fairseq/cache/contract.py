@@ -43,18 +43,19 @@ class Cache(Protocol):
             ValueError: an ``attn_mask`` where entries have no order that it could refer to.
         """
 
-    def decode(self, qkv: torch.Tensor, padding: torch.Tensor | None, scale: float) -> torch.Tensor:
+    def decode(self, qkv: torch.Tensor, heads: int, padding: torch.Tensor | None, scale: float) -> torch.Tensor:
         """One step of one token a row: append, and attend. A cache may know a way of fewer operators.
 
         Args:
-            qkv: ``[N, 3, H, d]``, a query, a key and a value a head.
+            qkv: ``[N, 3·H·d]``: queries of all heads, keys, values.
+            heads: H.
             padding: as of ``append``.
             scale: of the queries.
 
         Returns:
             The context ``[N, H·d]``.
         """
-        query, key, value = qkv.unsqueeze(3).unbind(1)  # [N, H, 1, d] each
+        query, key, value = qkv.view(qkv.size(0), 3, heads, 1, -1).unbind(1)  # [N, H, 1, d] each
         self.append(torch.stack((key, value)), padding)
         return self.attend(query * scale, None, want_weights=False)[0].flatten(1)
 

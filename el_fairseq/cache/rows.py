@@ -49,8 +49,8 @@ class RowCache(Cache):
         mask = merge_masks(self.padding, attn_mask, query.dtype)
         return grouped_attention(query, *keys_and_values(self.entries.filled), mask, **softmax)
 
-    def decode(self, qkv, padding, scale):
-        qkv = qkv.transpose(0, 1).unsqueeze(3)  # [N, 3, H, d] -> [3, N, H, 1, d]
+    def decode(self, qkv, heads, padding, scale):
+        qkv = qkv.view(qkv.size(0), 3, heads, 1, -1).transpose(0, 1)  # [N, 3·H·d] -> [3, N, H, 1, d]
         self.append(qkv[1:], padding)
         key, value = self.entries.filled.unbind(0)
         mask = None if self.padding is None else merge_masks(self.padding, None, key.dtype)

@@ -84,11 +84,11 @@ class StaticBeamCache(Cache):
         refuse_mask(attn_mask)
         return grouped_attention(query, *keys_and_values(self.entries), self.table.mask.unsqueeze(2), **softmax)
 
-    def decode(self, qkv, padding, scale):
-        query = self.table.of_sentences(qkv)[0]
-        new = qkv[:, 1:].transpose(0, 1).unsqueeze(3)  # [N, 2, H, d] -> [2, N, H, 1, d]
-        self.append(new, padding)
-        return self.table.attend_fused(query, self.entries, scale)
+    def decode(self, qkv, heads, padding, scale):
+        query = self.table.of_sentences(qkv, heads)[0]
+        entries = qkv.view(qkv.size(0), 3, heads, 1, -1).transpose(0, 1)  # [N, 3·H·d] -> [3, N, H, 1, d]
+        self.append(entries[1:], padding)
+        return self.table.attend_fused(query, self.entries, self.table.mask.unsqueeze(1), scale)
 
     def reorder(self, order):
         """Nothing to do: the table follows the beams."""

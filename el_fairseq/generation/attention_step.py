@@ -4,8 +4,9 @@ import torch
 
 from el_fairseq.cache import CACHES, Layout, PrefixCaches
 from el_fairseq.modules.el_attention import ELMultiheadAttention
-from el_fairseq.ops import additive, grouped_attention, grouped_sdpa
+from el_fairseq.ops import additive, el_output, el_query, grouped_attention, grouped_sdpa
 from el_fairseq.ops.products import joint_linear_fn, linear_fn
+from el_fairseq.ops.shared_kv import softmax
 
 
 def attention_step(attention, incremental_state):
@@ -35,20 +36,19 @@ class _SelfAttentionStep:
 
     def __init__(self, attention, incremental_state):
         self.attention, self.incremental_state, self.cache = attention, incremental_state, None
-        self.output, self.scale = linear_fn(attention.out_proj), attention.scaling
+        self.output = linear_fn(attention.out_proj)
 
     def __call__(self, x, padding, wanted):
         if self.cache is None:
             self._start(x)
+        attention = self.attention
         if self.cache.layout is Layout.PROJECTED:
-            context = self.cache.decode(self._qkv(x), padding, self.scale)
-        else:
-            attention, layout = self.attention, self.cache.layout
-            query = attention.expand((self.query(x) * self.scale).unsqueeze(1), layout)
-            self.cache.append(x[None, :, None, None], padding)  # [N, E] -> [1, N, 1, 1, E]
-            context, _, _ = self.cache.attend(query, None, **attention.softmax(False))
-            context = attention.merge(context, None, layout).squeeze(1)
-        return self.output(context), None
+            context = self.cache.decode(self._qkv(x), attention.num_heads, padding, attention.scaling)
+            return self.output(context), None
+        self.cache.append(x[None, :, None, None], padding)  # [N, E] -> [1, N, 1, 1, E]
+        query = el_query(self.query(x) * attention.scaling, attention.k_proj.weight, attention.num_heads)
+        context, _, _ = self.cache.attend(query.unsqueeze(2), None, dropout=None, want_weights=False)
+        return self.output(el_output(context.squeeze(2), attention.v_proj.weight, attention.v_proj.bias)), None
 
     def _start(self, x):
         attention = self.attention
@@ -63,9 +63,8 @@ class _SelfAttentionStep:
             self.query, self.key, self.value = map(linear_fn, projections)
 
     def _qkv(self, x):
-        """``[N, E] -> [N, 3, H, d]``."""
-        qkv = torch.stack([self.query(x), self.key(x), self.value(x)], 1) if self.joint is None else self.joint(x)
-        return qkv.view(x.size(0), 3, self.attention.num_heads, -1)
+        """``[N, E] -> [N, 3·E]``."""
+        return torch.cat((self.query(x), self.key(x), self.value(x)), dim=1) if self.joint is None else self.joint(x)
 
 
 class _CrossAttentionStep:
@@ -77,19 +76,34 @@ class _CrossAttentionStep:
         self.padding = self.mask = None
 
     def __call__(self, x, padding, wanted, source):
-        attention = self.attention
+        attention, query = self.attention, self.query(x)
         if self.cache is None:
             self.cache = attention.source_cache(source, x.size(0) // source.size(1), self.incremental_state)
-        layout, query = self.cache.layout, self.query(x)
         key, value = self.cache.keys_and_values(source)
-        if padding is not None and padding is not self.padding:
-            mask = padding[:, None, None]  # [B, S] -> [B, 1, 1, S]
-            self.padding, self.mask = padding, mask if layout is Layout.HIDDEN else additive(mask, query.dtype)
-        mask = None if padding is None else self.mask
-        if layout is Layout.PROJECTED and not wanted:
+        mask = None if padding is None else self._mask(padding, query.dtype)
+        if self.cache.layout is Layout.HIDDEN:
+            query = el_query(query * attention.scaling, attention.k_proj.weight, attention.num_heads)  # -> [N, H, D]
+            context, weights, _ = grouped_attention(query.unsqueeze(2), key, None, mask, want_weights=wanted)
+            context = el_output(context.squeeze(2), attention.v_proj.weight, attention.v_proj.bias)
+        else:
             query = query.view(key.size(0), -1, *key.shape[1::2]).transpose(1, 2)  # [N, E] -> [B, H, M, d]
             context, _ = grouped_sdpa(query, key, value, mask, scale=attention.scaling)
-            return self.output(context.transpose(1, 2).flatten(2).flatten(0, 1)), None  # -> [B·M, H·d]
-        query = attention.expand((query * attention.scaling).unsqueeze(1), layout)  # [N, E] -> [N, H, 1, C]
-        context, weights, _ = grouped_attention(query, key, value, mask, **attention.softmax(wanted))
-        return self.output(attention.merge(context, None, layout).squeeze(1)), weights
+            context = context.transpose(1, 2).reshape(x.shape[0], -1)  # [B, H, M, d] -> [B·M, H·d]
+            weights = self._weights(query, key, mask) if wanted else None
+        return self.output(context), weights
+
+    def _mask(self, padding, dtype):
+        """The mask of ``padding [B, S]``, ``[B, 1, 1, S]``; made when sentences have been pruned."""
+        if padding is not self.padding:
+            mask = padding[:, None, None]
+            hidden = self.cache.layout is Layout.HIDDEN
+            self.padding, self.mask = padding, mask if hidden else additive(mask, dtype)
+        return self.mask
+
+    def _weights(self, query, key, mask):
+        """Attention weights ``[N, H, 1, S]``, which fused attention does not give."""
+        b, h, m, d = query.shape
+        scores = torch.bmm(query.reshape(b * h, m, d), key.flatten(0, 1).transpose(1, 2)).mul_(self.attention.scaling)
+        scores = scores.view(b, h, m, -1)
+        weights = softmax(scores if mask is None else scores.add_(mask))  # [B, H, M, S]
+        return weights.transpose(1, 2).flatten(0, 1).unsqueeze(2)

@@ -6,7 +6,7 @@ its masks are. For a few rows that takes as long as the products themselves. Her
 
 import torch
 from fairseq.models.transformer import TransformerDecoderBase
-from fairseq.modules import FairseqDropout
+from fairseq.modules import FairseqDropout, LearnedPositionalEmbedding, SinusoidalPositionalEmbedding
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 
 from el_fairseq.cache import CACHES, BeamCaches
@@ -116,13 +116,23 @@ class DecoderStep:
         """What the first layer reads for the last of ``tokens [N, n]``, ``[N, D]``, and whether that is padding,
         ``[N, 1]``."""
         decoder, last = self.decoder, tokens[:, -1]
-        x = decoder.embed_scale * decoder.embed_tokens(last)
+        x = decoder.embed_tokens(last).mul_(decoder.embed_scale)
         if decoder.project_in_dim is not None:
             x = decoder.project_in_dim(x)
         if decoder.embed_positions is not None:
-            x += decoder.embed_positions(tokens, incremental_state=self.state)[:, -1]
+            x += self._position(tokens)
         x = x if decoder.layernorm_embedding is None else decoder.layernorm_embedding(x)
         return x, last.eq(decoder.padding_idx).unsqueeze(1)
+
+    def _position(self, tokens):
+        """The embedding of the last position of ``tokens [N, n]``, ``[D]`` or one a row."""
+        module = self.decoder.embed_positions
+        place = tokens.size(1) if module.padding_idx is None else module.padding_idx + tokens.size(1)
+        if type(module) is LearnedPositionalEmbedding:
+            return module.weight[place]
+        if type(module) is SinusoidalPositionalEmbedding and place < module.weights.size(0) and not module.onnx_trace:
+            return module.weights[place]
+        return module(tokens, incremental_state=self.state)[:, -1]
 
     def layers(self, x, padding):
         """From inputs ``[N, D]`` to features and attention."""

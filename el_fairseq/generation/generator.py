@@ -10,6 +10,7 @@ from fairseq.search import BeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 
 from el_fairseq.generation.encode import encode
+from el_fairseq.generation.forked import before_decoding
 from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.next_token import NextToken
@@ -61,6 +62,7 @@ class ELSequenceGenerator(SequenceGenerator):
         return self._split_if_needed(partial(super().generate, models), sample, kwargs)
 
     def _split_if_needed(self, generate, sample, given):
+        before_decoding()
         batch = self.statistics.start(sample)
         return batch.finish(self.splitter.generate(generate, self, sample, given))
 
@@ -139,12 +141,13 @@ class ELSequenceGenerator(SequenceGenerator):
             lm_lprobs = self.lm_model.get_normalized_probs(lm_out, log_probs=True, sample=None)
             lprobs += lm_lprobs[:, -1, :] * self.lm_weight
         lprobs.nan_to_num_(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
-        lprobs[:, self.pad] = -math.inf
-        lprobs[:, self.unk] -= self.unk_penalty
+        lprobs.select(1, self.pad).fill_(-math.inf)
+        if self.unk_penalty:
+            lprobs.select(1, self.unk).sub_(self.unk_penalty)
         if step >= max_len:
             lprobs[:, : self.eos] = -math.inf
             lprobs[:, self.eos + 1 :] = -math.inf
-        live.scores = live.scores.type_as(lprobs)
+        live.scores = live.scores.to(lprobs.dtype)
         prefix = live.prefix_tokens
         if prefix is not None and step < prefix.size(1) and step < max_len:
             lprobs, live.tokens, live.scores = self._prefix_tokens(
@@ -152,7 +155,7 @@ class ELSequenceGenerator(SequenceGenerator):
             )
         else:
             if step < self.min_len:
-                lprobs[:, self.eos] = -math.inf
+                lprobs.select(1, self.eos).fill_(-math.inf)
             if self.token_indices_to_suppress is not None:
                 lprobs[:, self.token_indices_to_suppress] = -math.inf
         if self.repeat_ngram_blocker is not None and step < max_len:  # at max_len only end-of-sentence is left

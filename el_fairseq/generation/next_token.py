@@ -60,13 +60,19 @@ class NextToken:
         rows, vocabulary = features.size(0), self.vocabulary
         if self.buffer is None or self.buffer.size(0) < rows:
             self.buffer = features.new_empty(rows, vocabulary, dtype=LOG_SOFTMAX_DTYPE)
-        lprobs = self.buffer[:rows]
+        lprobs = self.buffer if self.buffer.size(0) == rows else self.buffer[:rows]
         parts = 1
         if features.device.type == "cpu":
             parts = min(rows, -(-rows * vocabulary * features.element_size() // PART_BYTES))
-        for some, out in zip(features.tensor_split(parts), lprobs.tensor_split(parts)):
-            logits = self.project(some)
-            if self.temperature != 1:
-                logits.div_(self.temperature)
-            torch.log_softmax(logits, dim=-1, dtype=LOG_SOFTMAX_DTYPE, out=out)
+        if parts == 1:
+            self._normalize(features, lprobs)
+        else:
+            for some, out in zip(features.tensor_split(parts), lprobs.tensor_split(parts)):
+                self._normalize(some, out)
         return lprobs
+
+    def _normalize(self, features, out):
+        logits = self.project(features)
+        if self.temperature != 1:
+            logits.div_(self.temperature)
+        torch.log_softmax(logits, dim=-1, dtype=LOG_SOFTMAX_DTYPE, out=out)

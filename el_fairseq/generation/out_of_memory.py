@@ -26,7 +26,7 @@ TEXTS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 ADVICE = (
-    "a single sentence does not fit into memory, with a source of width {} and up to {} tokens to generate: lower "
+    "a single sentence{} does not fit into memory, with a source of width {} and up to {} tokens to generate: lower "
     "--max-len-b (and --max-len-a) or --beam, leave out long sources (--max-source-positions, or --truncate-source), "
     "use --fp16 or --bf16, or --el-attention on; --batch-size cannot help any more"
 )
@@ -72,7 +72,8 @@ class BatchSplitter:
         max_len = generator.max_len_for(source.size(1), lengths)
         run = _Run(self, attempt, generator, source, max_len)
         # what may be generated follows from the whole batch
-        hypotheses = run.generate({"sample": sample, "given": {**given, "max_len": max_len}}, source.size(0))
+        batch = {"sample": sample, "given": {**given, "max_len": max_len}, "numbers": sample.get("id")}
+        hypotheses = run.generate(batch, source.size(0))
         run.report(source.size(0))
         return hypotheses
 
@@ -110,7 +111,8 @@ class _Run:
             if not is_out_of_memory(error):
                 raise
             if sentences == 1:
-                raise torch.OutOfMemoryError(ADVICE.format(self.width, self.max_len)) from error
+                which = _named(batch["numbers"])
+                raise torch.OutOfMemoryError(ADVICE.format(which, self.width, self.max_len)) from error
         else:
             self.largest = max(self.largest, sentences)
             self.splitter.succeeded(size)
@@ -141,6 +143,11 @@ class _Run:
         if isinstance(self.generator.search, Sampling) or any(map(draws_dropout, self.generator.model.models)):
             message += "; random draws are not those that the whole batch would have had"
         logger.warning(message, sentences, self.width, self.largest)
+
+
+def _named(numbers):
+    """``" (S-7)"``, as fairseq prints it; nothing in ``fairseq-interactive``, whose batches have no numbers."""
+    return f" (S-{int(numbers[0])})" if torch.is_tensor(numbers) else ""
 
 
 def _trim_features(net_input):

@@ -47,9 +47,11 @@ def grouped_attention(
         return context.view(b, h, m, t, -1).transpose(1, 2).reshape(n, h, t, -1), None, None
     shared = h // k * t  # (head, query) pairs of a row that share keys
     rows = query.reshape(b, m, k, shared * c).transpose(1, 2).reshape(b * k, m * shared, c)
-    if mask is not None:
+    if mask is not None and (k > 1 or t > 1 or mask.size(0) < b):
         mask = _mask_of_rows(mask, m, h // k, t)
         mask = mask.squeeze(1) if mask.size(1) == 1 else mask
+    elif mask is not None and mask.size(1) == 1:
+        mask = mask[:, 0, 0]  # padding, as kernels read it
     key = key.flatten(0, 1)  # [B, K, S, C] -> [B·K, S, C]
     if fusable:
         context, weights, mass = hidden_attention(rows, key, mask), None, None

@@ -13,7 +13,8 @@ def shared_kv_attention(query, key, value, mask=None, *, dropout=None):
         key: ``[B, S, C]``.
         value: ``[B, S, C']``; for EL-attention the same tensor as ``key``.
         mask: ``[B', S]`` or ``[B', R, S]``; boolean (True: leave this key out) or a float that is added to the scores.
-            Where ``B'`` is less than ``B``, each entry holds for ``B / B'`` successive ones.
+            Where ``B'`` is less than ``B``, each entry holds for ``B / B'`` successive ones. Or ``[B, M, 1, S]``: each
+            row of it holds for ``R / M`` successive query rows.
         dropout: a callable applied to the attention weights, or None.
 
     Returns:
@@ -23,10 +24,13 @@ def shared_kv_attention(query, key, value, mask=None, *, dropout=None):
     """
     scores = scores_of(query, key)
     if mask is not None:
-        mask = mask[:, None, None] if mask.dim() == 2 else mask.unsqueeze(1)  # -> [B', 1, 1 or R, S]
-        grouped = scores.view(mask.size(0), -1, *scores.shape[1:])  # [B, R, S] -> [B', B / B', R, S]
+        if mask.dim() == 4:
+            grouped = scores.view(*mask.shape[:2], -1, scores.size(2))  # [B, R, S] -> [B, M, R / M, S]
+        else:
+            mask = mask[:, None, None] if mask.dim() == 2 else mask.unsqueeze(1)  # -> [B', 1, 1 or R, S]
+            grouped = scores.view(mask.size(0), -1, *scores.shape[1:])  # [B, R, S] -> [B', B / B', R, S]
         grouped = grouped.masked_fill_(mask, float("-inf")) if mask.dtype == torch.bool else grouped + mask
-        scores = grouped.flatten(0, 1)
+        scores = grouped.view_as(scores)
     weights = softmax(scores)
     kept = weights.to(value.dtype)
     mass = None
@@ -38,7 +42,7 @@ def shared_kv_attention(query, key, value, mask=None, *, dropout=None):
 
 def softmax(scores):
     """Over keys, in float32 whatever the dtype of a model is, as in fairseq; float64 stays."""
-    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return torch.softmax(scores, dim=-1, dtype=torch.float64 if scores.dtype is torch.float64 else torch.float32)
 
 
 def scores_of(query, key):

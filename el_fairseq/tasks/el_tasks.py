@@ -22,6 +22,8 @@ from el_fairseq.internals import parent_of
 from el_fairseq.tasks.eval_rouge import EvalRouge
 from el_fairseq.tasks.from_checkpoint import no_such_file, warn_of_another_architecture, warn_of_another_folder
 from el_fairseq.tasks.stock_fixes import REPAIRS
+from el_fairseq.tasks.text_input import naming_empty_data, prepare_to_read, readable, refuse_unknown_numbers
+from el_fairseq.tasks.weights import ShapeErrors, refuse_useless, warn_of_not_finite
 
 logger = logging.getLogger(__name__)
 STOCK_TASKS = (  # those that generate with a SequenceGenerator
@@ -100,7 +102,7 @@ class ELTaskMixin:
         ``--score-reference``) stays what it is.
 
         Raises:
-            ValueError: ``--num-shards``, which fairseq-generate would ignore.
+            ValueError: ``--num-shards``, which fairseq-generate would ignore; ``--input`` that is not UTF-8.
         """
         command = _command_with(args)
         if command is not None:
@@ -110,6 +112,8 @@ class ELTaskMixin:
                 if model is not None:
                     logger.info("%s generates in bfloat16", type(model).__name__)
                     model.bfloat16()
+            warn_of_not_finite(models, _path_of(command))
+            prepare_to_read(_input_of(command))
         self.convert(models)
         generator = twin_of(super().build_generator(models, args, *rest, **kwargs))
         if command is not None and self._options.el_tensorboard and isinstance(generator, ELSequenceGenerator):
@@ -131,7 +135,19 @@ class ELTaskMixin:
             warn_of_another_folder(self._options, cfg)
         self._built = getattr(self, "_built", None) or WeakSet()
         self._built.add(model)
+        ShapeErrors(model, self._dictionary_sizes(), getattr(self._options, "data", None), _path_of(command))
         return model
+
+    def load_dataset(self, split, *args, **kwargs):
+        """As stock; data without a sentence is called so."""
+        with naming_empty_data(split, getattr(self._options, "data", None)):
+            return super().load_dataset(split, *args, **kwargs)
+
+    def get_interactive_tokens_and_lengths(self, lines, *args, **kwargs):
+        """As stock; bytes that are no UTF-8 are unknown words, with a warning."""
+        first, self._lines_read = getattr(self, "_lines_read", 0), getattr(self, "_lines_read", 0) + len(lines)
+        lines = [readable(line, first + i) for i, line in enumerate(lines)]
+        return super().get_interactive_tokens_and_lengths(lines, *args, **kwargs)
 
     def get_batch_iterator(self, dataset, max_tokens=None, max_sentences=None, *rest, **kwargs):
         """As stock; with ``--el-max-tokens auto`` a command that generates limits its batches by the free memory."""
@@ -149,10 +165,27 @@ class ELTaskMixin:
         enable_el_attention(models, mode=str(self._options.el_attention))
 
     def inference_step(self, generator, models, sample, *args, **kwargs):
-        """As stock; into a model in bfloat16 speech features go in bfloat16."""
+        """As stock; into a model in bfloat16 speech features go in bfloat16.
+
+        Raises:
+            ValueError: words that the dictionary does not have; weights that leave a sentence without a hypothesis.
+        """
         if next(models[0].parameters(), torch.empty(0)).dtype is torch.bfloat16:
             sample = utils.apply_to_sample(lambda x: x.bfloat16() if x.is_floating_point() else x, sample)
-        return super().inference_step(generator, models, sample, *args, **kwargs)
+        try:
+            hypotheses = super().inference_step(generator, models, sample, *args, **kwargs)
+        except IndexError:
+            refuse_unknown_numbers(sample, self.source_dictionary, getattr(self._options, "data", None))
+            raise
+        if isinstance(generator, ELSequenceGenerator):
+            refuse_useless(models, hypotheses, _path_of(_command_of(self._options)))
+        return hypotheses
+
+    def _dictionary_sizes(self):
+        try:
+            return {len(words) for words in (self.source_dictionary, self.target_dictionary) if words is not None}
+        except NotImplementedError:  # a task without
+            return set()
 
     @property
     def _options(self):
@@ -175,6 +208,16 @@ def _command_of(task):
     if not (getattr(task, "path", None) and hasattr(task, "beam")):
         return None
     return SimpleNamespace(generation=task, common=task, distributed_training=task)
+
+
+def _path_of(command):
+    """For a message: ``--path`` with its value, where there is a command that generates."""
+    return "the checkpoint" if command is None else f"--path {getattr(command, 'common_eval', command.common).path}"
+
+
+def _input_of(command):
+    """``--input`` of fairseq-interactive; other commands have its default too, or none."""
+    return getattr(getattr(command, "interactive", command.common), "input", None)
 
 
 def _folder_of_shard(folder, distributed):

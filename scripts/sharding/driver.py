@@ -15,10 +15,11 @@ from sharding.merge import merge, missing_sentences, shortened
 from sharding.options import WrongOption, check_fairseq, complain, read_fairseq, read_own, threads_for
 from sharding.signals import Interrupted, Interruptions
 from sharding.units import Damaged, Work
-from sharding.worker import FAILED, FINISHED
+from sharding.worker import CANNOT_WRITE, FAILED, FINISHED, NO_ROOM
 from tqdm import tqdm
 
 LOG_LINES = 15
+CURE = "what is done is kept: make room or allow writing there, and run the same command again"
 
 
 class GivenUp(Exception):
@@ -31,7 +32,7 @@ def main(arguments):
         settings = read_own(arguments)
         args = read_fairseq(settings.arguments)
         check_fairseq(args)
-        with Interruptions() as interruptions:
+        with Interruptions() as interruptions, _naming_results(settings.results):
             return _generate(settings, args, interruptions)
     except WrongOption as error:
         complain(error)
@@ -39,7 +40,7 @@ def main(arguments):
     except (OtherGeneration, GivenUp, NotStarted, Damaged) as error:
         complain(error)
         return 1
-    except OSError as error:  # a full disk, say
+    except OSError as error:
         complain(f"{error}; units that are done are kept")
         return 1
     except Interrupted as interruption:
@@ -147,6 +148,9 @@ class Drive:
         self.running.discard(name)
         unit = self.work.leases().get(name)
         log = self.workers.where(name)
+        if how == NO_ROOM:  # another worker could not either
+            results = self.work.folder.parent
+            raise GivenUp(f"--results-path {results}: worker {name} {how}; {CURE}; {_end_of_log(log)}")
         if unit is None:
             if how == FINISHED:
                 return
@@ -190,6 +194,17 @@ def _end_of_log(log):
         return f"see {log}"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
     return f"the end of {log}:\n" + "\n".join(f"    {line}" for line in lines)
+
+
+@contextmanager
+def _naming_results(folder):
+    """A full disk, or a folder that nobody may write to, as GivenUp."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE and not str(error.filename).startswith(str(folder)):
+            raise  # about the data or the checkpoint
+        raise GivenUp(f"--results-path {folder}: {error}; {CURE}") from None
 
 
 @contextmanager

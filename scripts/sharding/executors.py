@@ -54,6 +54,8 @@ class LocalWorkers:
     def _how(self, name, code):
         if code < 0:
             return f"was killed by {signal.Signals(-code).name}"
+        if code == worker_side.STATUS[worker_side.NO_ROOM]:
+            return worker_side.NO_ROOM
         return end_of(self.folder, name) or f"ended with exit status {code}"
 
     def stop(self):

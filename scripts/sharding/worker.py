@@ -1,15 +1,19 @@
 """A worker: it loads the model once, and generates one unit after another until none is left."""
 
 import ctypes
+import errno
 import os
 import signal
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from sharding.files import write_whole
 from sharding.units import Work
 
-FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
+FINISHED, STOPPED, FAILED, NO_ROOM = "finished", "stopped", "failed", "could not write its results"
+STATUS = {FAILED: 1, NO_ROOM: 74}  # EX_IOERR: where nothing can be written, the exit status alone says so
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class Stopped(BaseException):
@@ -23,7 +27,7 @@ def run_locally(folder, name):
 
 
 def run(folder, name):
-    """Generate; 0, or 1 after an error. How it ended is then in the file ``end_of(folder, name)``."""
+    """Generate; 0, or ``STATUS``. How it ended is then in the file ``end_of(folder, name)``, if there is room."""
     folder = Path(folder)
     log = os.open(log_of(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
@@ -41,10 +45,14 @@ def run(folder, name):
     except Stopped:
         end = STOPPED
         print("stopped", flush=True)
-    except BaseException:
-        traceback.print_exc()
-    write_whole(end_of(folder, name), end)
-    return int(end == FAILED)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+            end = NO_ROOM
+        with suppress(OSError):
+            traceback.print_exc()
+    with suppress(OSError):
+        write_whole(end_of(folder, name), end)
+    return STATUS.get(end, 0)
 
 
 def log_of(folder, name):

@@ -158,7 +158,7 @@ def test_to_decode_is_to_append_and_to_attend(make, looks):
         for each in (group, same):
             if hasattr(each, "begin_step"):
                 each.begin_step(padding)
-        context = cache.decode(qkv, None, 0.3)
+        context = cache.decode(qkv.flatten(1), 4, None, 0.3)
         expected.append(qkv[:, 1:].transpose(0, 1).unsqueeze(3), None)
         attended, _, _ = expected.attend(0.3 * qkv[:, 0].unsqueeze(2), None, want_weights=False)
         assert_close(context, attended.flatten(1))

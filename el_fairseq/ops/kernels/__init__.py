@@ -27,20 +27,20 @@ def hidden_attention(query, hidden, mask=None):
     Returns:
         ``[B, R, D]``.
     """
-
-    def by_pytorch(part=slice(None), dtype=query.dtype):
-        kept, left_out = hidden[part].to(dtype), None if mask is None else mask[part]
-        return shared_kv_attention(query[part].to(dtype), kept, kept, left_out)[0]
-
     if not (_served(query, hidden) and _is_padding(mask, query) and _side_by_side(mask)):
-        return by_pytorch()
+        return shared_kv_attention(query, hidden, hidden, mask)[0]
     from el_fairseq.ops.kernels import fused
 
     b, rows, dim = query.shape
     device = torch.cuda.get_device_properties(query.device)
     launch = fused.launch_for(rows, dim, query.element_size(), device.shared_memory_per_block_optin)
     if launch is None:
-        return by_pytorch()
+        return shared_kv_attention(query, hidden, hidden, mask)[0]
+
+    def by_pytorch(part=slice(None), dtype=query.dtype):
+        kept, left_out = hidden[part].to(dtype), None if mask is None else mask[part]
+        return shared_kv_attention(query[part].to(dtype), kept, kept, left_out)[0]
+
     stretches = fused.stretches_for(b, rows, hidden.size(1), launch, device.multi_processor_count)
     variant = (
         "fused attention",
