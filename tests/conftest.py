@@ -7,8 +7,8 @@ import interpreted
 import numpy
 import pytest
 import torch
-from helpers import compute_in_float64
 from helpers.commands import run
+from helpers.models import compute_in_float64
 
 import el_fairseq
 

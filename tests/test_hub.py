@@ -15,7 +15,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerDecoderBase, TransformerModel
 from fairseq.models.transformer_lm import TransformerLanguageModel
-from helpers import assert_close, assert_same_hypotheses
+from helpers.models import assert_close, assert_same_hypotheses
 from omegaconf import OmegaConf
 
 from el_fairseq import disable_el_attention, enable_el_attention

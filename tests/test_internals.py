@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import build_model, dictionary
+from helpers.models import build_model, dictionary
 from omegaconf import OmegaConf
 from torch import nn
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from helpers import assert_close
+from helpers.models import assert_close
 
 from el_fairseq.cache import BeamCaches, Layout, RowCaches, StaticBeamCaches
 from el_fairseq.cache.buffer import BLOCK

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
 from el_fairseq.cache import Cache

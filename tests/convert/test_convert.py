@@ -8,7 +8,7 @@ import pytest
 import torch
 from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.convert.el_attention import use_el_attention

@@ -9,7 +9,7 @@ from fairseq import utils
 from fairseq.data.encoders.gpt2_bpe import GPT2BPE
 from fairseq.models.transformer_lm import TransformerLanguageModel
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_close
+from helpers.models import assert_close
 from helpers.random_gpt2 import (
     END,
     MERGES,

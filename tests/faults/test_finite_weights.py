@@ -6,7 +6,7 @@ import pytest
 import torch
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
-from helpers import batch, build_model, dictionary
+from helpers.models import batch, build_model, dictionary
 
 WORDS = dictionary(30)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator

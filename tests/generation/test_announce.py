@@ -6,7 +6,7 @@ import logging
 import pytest
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
-from helpers import build_model, dictionary
+from helpers.models import build_model, dictionary
 
 from el_fairseq import disable_el_attention, enable_el_attention
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import batch, build_model, dictionary
 from helpers.allocations import peak_of
+from helpers.models import batch, build_model, dictionary
 from helpers.random_lms import build_lm, random_prompts
 
 from el_fairseq import enable_el_attention

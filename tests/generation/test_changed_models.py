@@ -6,9 +6,9 @@ from itertools import product
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_same_hypotheses, batch, build_model, dictionary
 from helpers.changes import CHANGES
 from helpers.fake_graph import capture
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary
 from torch import nn
 
 from el_fairseq import enable_el_attention

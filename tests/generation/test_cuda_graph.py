@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary, write_out
 from helpers.fake_graph import Waits, WaitsForAValueError, capture, imitate_graphs
+from helpers.models import assert_close, assert_same_hypotheses, batch, build_model, dictionary, write_out
 from helpers.random_cases import CASES, on_cpu, random_case
 from helpers.random_lms import build_lm
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fairseq.modules import FairseqDropout
-from helpers import assert_close, batch, build_model, dictionary
+from helpers.models import assert_close, batch, build_model, dictionary
 from helpers.random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention

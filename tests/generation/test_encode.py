@@ -5,7 +5,7 @@ import torch
 from fairseq.models.transformer import TransformerEncoderBase
 from fairseq.modules import FairseqDropout
 from fairseq.sequence_generator import EnsembleModel
-from helpers import batch, build_model, dictionary
+from helpers.models import batch, build_model, dictionary
 from helpers.random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention

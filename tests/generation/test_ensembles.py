@@ -4,7 +4,7 @@ import copy
 
 import pytest
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_same_hypotheses, batch, build_model, dictionary, write_out
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary, write_out
 
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator

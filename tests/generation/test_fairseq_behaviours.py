@@ -11,7 +11,7 @@ from fairseq import search
 from fairseq.data import BacktranslationDataset, LanguagePairDataset
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.token_generation_constraints import pack_constraints
-from helpers import assert_close
+from helpers.models import assert_close
 from helpers.scripted import ANY, END, WORDS, A, B, C, probability, sample, scripted_model
 
 from el_fairseq import enable_el_attention

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import write_out
+from helpers.models import write_out
 from helpers.random_cases import CASES, on_cpu, random_lm_case
 from helpers.random_searches import assert_searches_are_mixed
 

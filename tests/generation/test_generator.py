@@ -7,7 +7,7 @@ import pytest
 import torch
 from fairseq.modules import SinusoidalPositionalEmbedding
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
-from helpers import assert_close, assert_same_hypotheses, batch, build_model, dictionary
+from helpers.models import assert_close, assert_same_hypotheses, batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
 from el_fairseq.cache.buffer import BLOCK, GrowingBuffer

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fairseq import search
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_same_hypotheses, dictionary, write_out
+from helpers.models import assert_same_hypotheses, dictionary, write_out
 from helpers.random_lms import build_lm, prompt_batch
 
 from el_fairseq import enable_el_attention

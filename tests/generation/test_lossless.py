@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import batch, build_model, dictionary
+from helpers.models import batch, build_model, dictionary
 
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.hypotheses import FinishedHypotheses

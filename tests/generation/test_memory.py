@@ -9,7 +9,7 @@ import pytest
 import torch
 from bench.memory import MeasuredEnsemble
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import batch, build_model, dictionary
+from helpers.models import batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
 from el_fairseq.cache.buffer import BLOCK

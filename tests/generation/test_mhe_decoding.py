@@ -4,7 +4,7 @@ import random
 
 import pytest
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_same_hypotheses, batch, build_model, dictionary, write_out
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary, write_out
 from helpers.random_cases import CASES, on_cpu, random_case
 
 from el_fairseq import disable_el_attention, enable_el_attention

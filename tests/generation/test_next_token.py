@@ -4,7 +4,7 @@ import pytest
 import torch
 from fairseq.models.speech_to_text.s2t_transformer import TransformerDecoderScriptable
 from fairseq.sequence_generator import EnsembleModel
-from helpers import TOLERANCE, assert_close, batch, build_model, dictionary
+from helpers.models import TOLERANCE, assert_close, batch, build_model, dictionary
 from helpers.random_lms import build_lm
 
 from el_fairseq import disable_el_attention, enable_el_attention

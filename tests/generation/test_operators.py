@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from helpers import build_model, dictionary
+from helpers.models import build_model, dictionary
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from el_fairseq import enable_el_attention

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary
 from helpers.random_cases import random_case, random_lm_case
 from helpers.random_searches import SAMPLING
 from helpers.speech import WORDS as SPEECH_WORDS

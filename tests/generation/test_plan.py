@@ -6,7 +6,7 @@ import pytest
 import torch
 from fairseq.modules import FairseqDropout
 from fairseq.search import BeamSearch, DiverseBeamSearch, Sampling
-from helpers import batch, build_model, dictionary
+from helpers.models import batch, build_model, dictionary
 from helpers.random_lms import build_lm
 
 from el_fairseq import enable_el_attention

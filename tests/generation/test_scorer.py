@@ -3,7 +3,7 @@
 import pytest
 from fairseq.data import data_utils
 from fairseq.sequence_scorer import SequenceScorer
-from helpers import assert_close, batch, build_model, dictionary
+from helpers.models import assert_close, batch, build_model, dictionary
 
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator

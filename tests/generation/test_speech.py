@@ -3,7 +3,7 @@
 import pytest
 from bench.memory import MeasuredEnsemble
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_same_hypotheses
+from helpers.models import assert_same_hypotheses
 from helpers.speech import WORDS, build_speech_model, speech_batch
 
 from el_fairseq import enable_el_attention

@@ -9,7 +9,7 @@ import torch
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
-from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary
 from helpers.random_lms import build_lm, prompt_batch
 
 from el_fairseq import enable_el_attention

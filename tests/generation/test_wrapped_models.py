@@ -9,7 +9,7 @@ import pytest
 import torch
 from fairseq.distributed import ModuleProxyWrapper
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary
 from torch import nn
 from torch.nn.utils import prune
 

@@ -9,8 +9,8 @@ import torch
 from el_fairseq import enable_el_attention
 from el_fairseq.generation.cuda_graph import verified
 
-from . import compute_in_float64
 from .fake_graph import imitate_graphs
+from .models import compute_in_float64
 
 WAYS = {  # the mode of EL-attention, and whether decoder steps are recorded as on a GPU
     "on": ("on", False),

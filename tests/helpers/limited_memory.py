@@ -10,7 +10,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 
 import el_fairseq
 
-from . import batch, build_model, dictionary
+from .models import batch, build_model, dictionary
 
 MORE = 90 * 2**20  # bytes that the process may have beside those it has
 

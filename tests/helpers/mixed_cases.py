@@ -7,7 +7,7 @@ What is left out, because stock itself stops or gives another output than it doc
 import random
 from dataclasses import dataclass, replace
 
-from . import write_out
+from .models import write_out
 from .random_cases import random_case, random_lm_case
 from .random_lms import build_lm, random_prompts
 from .random_searches import AS_MANY_AS_BEAMS, FORBID_ENDS, random_search

@@ -8,9 +8,11 @@ import torch
 
 from el_fairseq.generation import ELSequenceGenerator
 
-from . import assert_same_hypotheses, batch, build_model, dictionary
+from .models import assert_same_hypotheses, batch, build_model, dictionary
 from .random_lms import build_lm, random_prompts
 from .random_searches import FORBID_ENDS, Search, random_search
+
+CASES = 200  # of each fuzz in tests/generation
 
 
 @dataclass

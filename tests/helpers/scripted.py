@@ -3,7 +3,7 @@
 import torch
 from fairseq.models import FairseqDecoder, FairseqEncoder, FairseqEncoderDecoderModel, FairseqIncrementalDecoder
 
-from . import dictionary
+from .models import dictionary
 
 WORDS = dictionary(8)
 END, A, B, C = WORDS.eos(), *(WORDS.index(f"w{i}") for i in range(3))

@@ -10,7 +10,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 
-from . import batch, build_model, dictionary
+from .models import batch, build_model, dictionary
 
 WORDS = dictionary(300)
 SIZE = {

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 
-from . import dictionary
+from .models import dictionary
 
 WORDS = dictionary(20)
 FEATURES = 8

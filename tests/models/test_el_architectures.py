@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_INV_REGISTRY, ARCH_MODEL_REGISTRY
-from helpers import build_model, dictionary
+from helpers.models import build_model, dictionary
 
 from el_fairseq.models import el_architectures
 from el_fairseq.modules import ELMultiheadAttention

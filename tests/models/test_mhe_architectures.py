@@ -17,7 +17,7 @@ from fairseq.models import (
 )
 from fairseq.models.ema.ema import EMA
 from fairseq.modules import MultiheadAttention
-from helpers import dictionary
+from helpers.models import dictionary
 from omegaconf import OmegaConf
 
 from el_fairseq.convert.attention_variant import VARIANTS, attentions_of

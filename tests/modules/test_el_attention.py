@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fairseq.modules import MultiheadAttention
-from helpers import assert_close
+from helpers.models import assert_close
 
 from el_fairseq.cache import Layout
 from el_fairseq.modules import ELMultiheadAttention

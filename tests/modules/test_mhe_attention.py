@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fairseq.modules import MultiheadAttention
-from helpers import TOLERANCE, assert_close, written_out
+from helpers.models import TOLERANCE, assert_close, written_out
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from el_fairseq.modules import MHEAttention, MultiQueryAttention, SingleHeadAttention

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import assert_close
+from helpers.models import assert_close
 
 from el_fairseq.ops import hidden_attention, kernels, shared_kv_attention
 from el_fairseq.ops.kernels import trial

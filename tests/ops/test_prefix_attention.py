@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import assert_close
+from helpers.models import assert_close
 
 from el_fairseq.ops import prefix_attention, shared_kv_attention
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from bench import checkpoints
 from fairseq.sequence_generator import SequenceGenerator
-from helpers import assert_same_hypotheses, batch, dictionary
+from helpers.models import assert_same_hypotheses, batch, dictionary
 
 from el_fairseq import enable_el_attention
 from el_fairseq.cache.buffer import BLOCK

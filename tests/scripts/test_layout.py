@@ -11,6 +11,10 @@ from helpers.commands import ROOT
 FILES = [path for folder in ("scripts", "tests", "examples") for path in sorted((ROOT / folder).rglob("*.py"))]
 TESTS = [path for path in FILES if path.name.startswith("test_")]
 AROUND = re.compile(r"^\s*sys\.path\b|#\s*noqa", re.MULTILINE)
+DOCS = [ROOT / "README.md", ROOT / "checkpoints.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]
+NAMED = re.compile(r"\b(?:scripts|examples|tests)/[\w/]+\.(?:py|sh|yaml)\b")
+CALLED = re.compile(r"-m ((?:scripts|examples)(?:\.[a-z]\w*)+)(?![.\w])")
+OF_FAIRSEQ = ("examples/bart/", "examples/backtranslation/", "examples/nllb/")
 IMPORTS_A_TEST = re.compile(r"^\s*(from|import) ([\w.]*\.)?test_\w+", re.MULTILINE)
 
 
@@ -20,6 +24,14 @@ def test_one_file_changes_where_python_looks():
 
 def test_no_test_imports_another_one():
     assert [path.name for path in TESTS if IMPORTS_A_TEST.search(path.read_text())] == []
+
+
+def test_what_the_documents_name_is_there():
+    text = "".join(path.read_text() for path in DOCS)
+    called = {f"{name.replace('.', '/')}.py" for name in CALLED.findall(text)}
+    named = {name for name in NAMED.findall(text) if not name.startswith(OF_FAIRSEQ)}
+    assert len(called) > 5 and len(named) > 20
+    assert [name for name in sorted(called | named) if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from fairseq.models import build_model as build_any
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
-from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary
 from omegaconf import OmegaConf
 
 from el_fairseq.generation import ELSequenceGenerator

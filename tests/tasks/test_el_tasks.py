@@ -8,7 +8,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
-from helpers import assert_same_hypotheses, batch, build_model, dictionary
+from helpers.models import assert_same_hypotheses, batch, build_model, dictionary
 from omegaconf import OmegaConf
 
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment

@@ -5,7 +5,7 @@ from argparse import Namespace
 
 import pytest
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
-from helpers import dictionary
+from helpers.models import dictionary
 
 OPTIONS = {f"{side}_{name}": 16 for side in ("encoder", "decoder") for name in ("embed_dim", "ffn_embed_dim")}
 NAMES = {  # arch, _name, what the warning says
