@@ -32,7 +32,7 @@ SUBPROCESS = {f"subprocess.{name}" for name in ("run", "Popen", "call", "check_c
 NEEDED = {"torch.load": ("weights_only", True), "numpy.load": ("allow_pickle", False)}
 METHODS = {"extract", "extractall"}  # of archives: members are read instead
 ALLOWED = {  # file: what, and why
-    "scripts/check_install.py": {"shutil.rmtree"},  # pip's leavings, <repository>/build: a fixed name
+    "scripts/versions/check_install.py": {"shutil.rmtree"},  # pip's leavings, <repository>/build: a fixed name
 }
 
 
@@ -124,7 +124,7 @@ CODE = re.compile(
     r"(^|[;&|({]\s*|\b(?:then|do|else|time|command)\s+)(eval|source|\.|(?:ba|da|z)?sh\s+-\w*c)\s", re.MULTILINE
 )
 SOURCED = re.compile(
-    r'source "\$(\(dirname "\$\{BASH_SOURCE\[0\]\}"\)|HERE(/\.\./\.\./scripts)?)/(environment|options)\.sh"'
+    r'source "\$(\(dirname "\$\{BASH_SOURCE\[0\]\}"\)|HERE(/\.\./\.\./scripts)?(/lib)?)/(environment|options|log)\.sh"'
 )
 WRITES = re.compile(
     r"(?<![<>=&$(])(?<!\()>>?(?![&(=])\s*([^\s;|)]+)|\b(?:rm -r?f|mkdir(?: -p)?|tee(?: -a)?)\s+([^\s;|)]+)"

@@ -8,7 +8,7 @@ import torch
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 
-from . import batch, build_model, dictionary
+from .models import batch, build_model, dictionary
 
 torch.set_num_threads(int(sys.argv[1]))
 words = dictionary(2000)

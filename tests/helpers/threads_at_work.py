@@ -14,7 +14,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 
-from . import assert_same_hypotheses, batch, build_model, compute_in_float64, dictionary
+from .models import assert_same_hypotheses, batch, build_model, compute_in_float64, dictionary
 
 WORDS = dictionary(40)
 SHAPES = [([9, 5, 2], 4), ([63], 1), ([4, 4, 4, 4, 3, 1], 2), ([17, 1], 3)]  # lengths of the sources, beams
