@@ -1,13 +1,13 @@
 """Results that cannot be written, for lack of room or of permission: what is done is kept, and the option is named."""
 
 import ctypes
+import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from helpers.commands import BIN, ROOT, generate, lines_of
+from helpers.commands import BIN, PYTHON_PATH, ROOT, generate, lines_of
 from helpers.sharded_runs import SCRIPT, Sharded, in_source_order
 from helpers.sharded_work import new_work, printed_of
 
@@ -59,11 +59,12 @@ def test_a_merged_file_without_room_is_none_at_all(tmp_path):
     work, merged = new_work(tmp_path), tmp_path / "generate-test.txt"
     for unit in range(4):
         work.finish(unit, printed_of(work, unit).replace("y - x", "y" * 300))
-    merge = [sys.executable, Path(__file__).with_name("merging.py"), tmp_path, merged]
-    status, printed = run_limited(1, merge)
+    merge = [sys.executable, ROOT / "tests/helpers/merging.py", tmp_path, merged]
+    environment = {**os.environ, "PYTHONPATH": PYTHON_PATH}
+    status, printed = run_limited(1, merge, env=environment)
     assert status == 1 and "OSError: [Errno 27] File too large" in printed
     assert not list(tmp_path.glob("generate-test*"))
-    assert run_limited(4, merge) == (0, "7\n") and merged.read_text().count("H-") == 7
+    assert run_limited(4, merge, env=environment) == (0, "7\n") and merged.read_text().count("H-") == 7
 
 
 def test_fairseq_generate_keeps_what_it_has_written(data, checkpoint, tmp_path):

@@ -123,9 +123,7 @@ def test_python_runs_no_data(path):
 CODE = re.compile(
     r"(^|[;&|({]\s*|\b(?:then|do|else|time|command)\s+)(eval|source|\.|(?:ba|da|z)?sh\s+-\w*c)\s", re.MULTILINE
 )
-SOURCED = re.compile(
-    r'source "\$(\(dirname "\$\{BASH_SOURCE\[0\]\}"\)|HERE(/\.\./\.\./scripts)?(/lib)?)/(environment|options|log)\.sh"'
-)
+SOURCED = re.compile(r'source "\$(\(dirname "\$\{BASH_SOURCE\[0\]\}"\)|HERE|PROJECT|ROOT)/[\w./]+\.sh"')  # fixed places
 WRITES = re.compile(
     r"(?<![<>=&$(])(?<!\()>>?(?![&(=])\s*([^\s;|)]+)|\b(?:rm -r?f|mkdir(?: -p)?|tee(?: -a)?)\s+([^\s;|)]+)"
 )
