@@ -4,14 +4,12 @@ The scripts import it before el_fairseq; this is the one place that changes wher
 """
 
 import sys
-from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 
-def module_of_tests(name):
-    """A module below tests/, for a script that tests."""
+def find_tests():
+    """Let a script that tests import what the tests share."""
     sys.path.append(str(ROOT / "tests"))
-    return import_module(name)

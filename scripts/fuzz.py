@@ -6,4 +6,7 @@ import sys
 import checkout
 
 if __name__ == "__main__":
-    sys.exit(checkout.module_of_tests("helpers.fuzz").main())
+    checkout.find_tests()
+    from helpers.fuzz import main
+
+    sys.exit(main())

@@ -33,8 +33,6 @@ NEEDED = {"torch.load": ("weights_only", True), "numpy.load": ("allow_pickle", F
 METHODS = {"extract", "extractall"}  # of archives: members are read instead
 ALLOWED = {  # file: what, and why
     "scripts/versions/check_install.py": {"shutil.rmtree"},  # pip's leavings, <repository>/build: a fixed name
-    "scripts/checkout.py": {"importlib.import_module"},  # modules of tests/, by names in the scripts
-    "scripts/bench/peers/shapes.py": {"importlib.import_module"},  # torchaudio, whether it is there
 }
 
 

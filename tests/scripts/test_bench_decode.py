@@ -8,7 +8,7 @@ from bench import contest, decode, models
 from helpers.commands import train
 from helpers.fake_graph import capture
 
-from el_fairseq.generation import plan
+from el_fairseq.generation import attention_step, plan
 from el_fairseq.modules import el_attention
 
 TINY = "--arch transformer_tiny --batch 2 --source 20 --tokens 6 --rounds 1 --cpu"
@@ -97,20 +97,21 @@ def test_lengths_of_a_text_in_batches_of_neighbours(bench, tmp_path):
 
 
 def test_refuses_a_speed_when_outputs_differ(monkeypatch, capsys):
-    right = el_attention.el_output
-    monkeypatch.setattr(el_attention, "el_output", lambda *args: right(*args).flip(-1) * 50)
+    right = attention_step.el_output
+    for module in (attention_step, el_attention):  # in a step, and in float64, which goes through modules
+        monkeypatch.setattr(module, "el_output", lambda *args: right(*args).flip(-1) * 50)
     with pytest.raises(SystemExit, match="no speed to report: --el-attention on differs for sentences"):
         decode.main([*TINY.split(), "--modes", "on"])
     assert "| stock |" not in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_differences_that_float64_resolves_are_ties(bench, monkeypatch):
-    right = el_attention.el_output
+    right = attention_step.el_output
 
     def wrong_in_float32(*args):
         return right(*args) if args[0].dtype is torch.float64 else right(*args).flip(-1) * 50
 
-    monkeypatch.setattr(el_attention, "el_output", wrong_in_float32)
+    monkeypatch.setattr(attention_step, "el_output", wrong_in_float32)
     (row,) = bench(TINY, "--modes on")
     assert row["lossless"]["on"].endswith(" 2 ties")
 

@@ -1,7 +1,6 @@
 """What the other engines have to know of a fairseq model, and of the environment they are imported into."""
 
 import sys
-from importlib import import_module
 
 import torch
 
@@ -35,6 +34,6 @@ def positions_of(part):
 def hide_broken_torchaudio():
     """transformers, which CTranslate2 imports too, imports any torchaudio that is there, also one for another torch."""
     try:
-        import_module("torchaudio")
+        import torchaudio
     except (ImportError, OSError):
         sys.modules["torchaudio"] = None
