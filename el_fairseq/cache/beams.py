@@ -81,7 +81,8 @@ class BeamCaches(AncestorTable):
 
     def __init__(self, sentences: int, beams: int, device: torch.device, dtype: torch.dtype = torch.float32):
         super().__init__(beams, torch.zeros(sentences, beams, 0, dtype=dtype, device=device))
-        self.looks_for_lost, self.mask_of_heads = True, None
+        self.looks_for_lost = True
+        self.mask_of_heads: torch.Tensor | None = None  # of this step
 
     def new_cache(self, layout):
         return self.remember(BeamCache(layout, self))

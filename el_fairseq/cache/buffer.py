@@ -1,5 +1,7 @@
 """Memory for entries that is written in place and grows in blocks."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -15,7 +17,7 @@ class GrowingBuffer:
 
     def __init__(self, block: int = BLOCK):
         self.block = block
-        self.storage: torch.Tensor | None = None
+        self.storage: Any = None  # a tensor, from the first entries on
         self.length = 0
 
     @property

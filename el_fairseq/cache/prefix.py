@@ -1,5 +1,7 @@
 """Caches after a prefill: what is kept of a prefix is kept once, for all beams that continue it."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -36,7 +38,10 @@ class PrefixCaches:
         """From now on the first ``sentences`` are being continued."""
         self.started = sentences
         self._grown = None
-        self.masks = None, None  # [started, width] and [started·M, width - shortest], True where the place is not used
+        self.masks: tuple = (
+            None,
+            None,
+        )  # [started, width] and [started·M, width - shortest], True where the place is not used
         if self.started and self.width > self.lengths[0]:
             lengths = torch.tensor(self.lengths[: self.started], device=self.device).unsqueeze(1)
             places = torch.arange(self.width, device=self.device)
@@ -76,7 +81,7 @@ class PrefixCache(Cache):
 
     def __init__(self, layout: Layout, group: PrefixCaches):
         self.layout, self.group = layout, group
-        self.prefix: torch.Tensor | None = None
+        self.prefix: Any = None  # a tensor, from the prefill on
         self.entries = GrowingBuffer()
 
     def prefill(self, entries: torch.Tensor) -> None:

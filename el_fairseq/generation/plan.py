@@ -67,7 +67,9 @@ def plan_batch(generator, sentences: int, prefix_tokens: torch.Tensor | None) ->
     no_fast_step = no_one_product or why_no_fast_step(unwrapped(ensemble.single_model).decoder)
     if no_prefill is not None and prefix_tokens is not None and not ensemble.has_encoder():
         log_once(f"prompts are read token by token, without a prefill: {no_prefill}")
-    capture, caches, no_graphs = None, [None] * ensemble.models_size, "prefill"
+    capture: Capture | None = None
+    caches: list[CacheGroup | None] = [None] * ensemble.models_size
+    no_graphs: str | None = "prefill"
     if no_prefill is not None:
         device = next(ensemble.single_model.parameters(), torch.empty(0)).device
         capture = None if no_fast_step else capturer(device)

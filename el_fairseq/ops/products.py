@@ -8,6 +8,7 @@ once a batch.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,11 +31,11 @@ joint_packed_weights: WeakKeyDictionary = WeakKeyDictionary()  # first of severa
 def packed_bytes(model: nn.Module) -> int:
     """What the packed weights of all linear layers in ``model`` take, one each: as many as a command that generates
     makes. Self-attention also has packed weights of its projections one by one after a pass over whole sentences."""
-    weights = (module.weight for module in model.modules() if isinstance(module, nn.Linear))
+    weights = (module.weight.data for module in model.modules() if isinstance(module, nn.Linear))
     return sum(weight.nbytes for weight in weights if can_pack(weight))
 
 
-def linear_fn(linear: nn.Module) -> LinearFn:
+def linear_fn(linear: Any) -> LinearFn:
     """What ``linear`` computes, as a function that looks nothing up: for one batch, while parameters and mode stay."""
     if not is_plain_linear(linear):
         return linear
@@ -45,7 +46,7 @@ def linear_fn(linear: nn.Module) -> LinearFn:
     return partial(_linear, linear.weight, small_inputs(linear.weight), packed, linear.bias)
 
 
-def joint_linear_fn(linears: Sequence[nn.Module]) -> LinearFn | None:
+def joint_linear_fn(linears: Sequence[Any]) -> LinearFn | None:
     """What several layers compute of one input, side by side, as ``linear_fn``; None where no packed product can."""
     biases = [linear.bias is None for linear in linears]
     if any(biases) != all(biases):
@@ -53,10 +54,11 @@ def joint_linear_fn(linears: Sequence[nn.Module]) -> LinearFn | None:
     if not all(is_plain_linear(linear) and _packs(linear) and can_pack(linear.weight) for linear in linears):
         return None
     bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
-    return partial(_linear, *_joint_packed_weight(linears), bias)
+    dense, small, packed = _joint_packed_weight(linears)
+    return partial(_linear, dense, small, packed, bias)
 
 
-def apply_linear(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def apply_linear(linear: Any, x: torch.Tensor) -> torch.Tensor:
     """``linear(x)``, packed where that can be. Whoever calls this often calls ``drop_stale`` once a batch."""
     packed = _packed_weight(linear) if is_plain_linear(linear) and x.dtype is linear.weight.dtype else None
     return linear(x) if packed is None else _linear(linear.weight, small_inputs(linear.weight), packed, linear.bias, x)

@@ -11,7 +11,6 @@ from helpers.random_lms import build_lm
 
 from el_fairseq import enable_el_attention
 from el_fairseq.cache import BeamCaches, CacheRequest, Layout, StaticBeamCaches
-from el_fairseq.cache.beams import BeamCache
 from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation import plan as module
@@ -119,10 +118,10 @@ def test_whose_beams_share_a_cache():
     ids=["beam", "greedy", "diverse"],
 )
 def test_the_generator_shares_it(options, shared, monkeypatch):
-    words, states = dictionary(12), []
-    append = BeamCache.append
-    monkeypatch.setattr(BeamCache, "append", lambda self, *args: states.append(self) or append(self, *args))
+    words, caches = dictionary(12), []
+    new_cache = BeamCaches.new_cache
+    monkeypatch.setattr(BeamCaches, "new_cache", lambda self, layout: caches.append(self) or new_cache(self, layout))
     model = enable_el_attention(build_model("transformer", words))
     generator = ELSequenceGenerator([model], words, **{"beam_size": 3, "max_len_b": 5, **options})
     generator.generate(None, batch(words, [5, 3]))
-    assert bool(states) == shared
+    assert bool(caches) == shared

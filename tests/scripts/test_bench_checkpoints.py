@@ -89,7 +89,7 @@ def test_measured_bytes_are_those_of_the_layout(name):
     assert row["layers"] == [2, 2] and row["width"] == 32 and row["same_hypotheses"] and steps == BLOCK
     hidden, own = 24 * width * 4, layers * beam * steps * width * 4
     masks = 0 if name.startswith("s2t") else 24 + 4  # a padding mask (bool), the length of the source (int32)
-    table = beam * beam * steps  # for each beam, which tokens of the sentence are not its own (bool)
+    table = 4 * beam * beam * steps  # for each beam, which tokens of the sentence are not its own (float32)
     assert row["bytes"]["on"] == hidden + own + masks + table
     assert row["bytes"]["auto"] == row["bytes"]["on"] + 2 * layers * hidden + own
     copies = 1 if "bart" in name else beam

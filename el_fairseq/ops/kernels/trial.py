@@ -8,7 +8,7 @@ logger = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 3e-2}  # of the largest output
 COMPARED = slice(0, 4)  # sentences
-verified = {}  # variant -> whether its kernel is used from now on
+verified: dict[tuple, bool] = {}  # variant -> whether its kernel is used from now on
 
 
 def tried(variant, kernel, reference):
