@@ -18,6 +18,7 @@ setup(
     # fairseq 0.12.2 fails with torch >= 2.6; ve-fairseq, its last main with 53 lines mended, is there for these two
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["el_fairseq", "el_fairseq.*"]),
+    package_data={"el_fairseq": ["py.typed"]},
     install_requires=[
         "ve-fairseq>=0.12.3",
         "torch>=2.6",
@@ -29,6 +30,7 @@ setup(
     extras_require={
         "test": [
             "matplotlib",
+            "mypy",
             "pytest",
             "pytest-xdist",
             "rouge-score",

@@ -87,12 +87,12 @@ def has_packed_bfloat16():
 
 
 def reorder_linear_weight(weight):
-    """``weight [N, K]`` as ``linear_pointwise`` reads it fastest."""
+    """``weight [outputs, inputs]`` as ``linear_pointwise`` reads it fastest."""
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
 def linear_pointwise(x, packed, bias):
-    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = reorder_linear_weight(W)``."""
+    """``x [..., inputs] · Wᵀ + bias [outputs]`` -> ``[..., outputs]``, for ``packed = reorder_linear_weight(W)``."""
     return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 

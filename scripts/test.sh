@@ -3,8 +3,8 @@
 
 if [[ ${1:-} == --help ]]; then
     echo "usage: scripts/test.sh [pytest arguments]"
-    echo "Checks the style (ruff) and runs all tests (pytest, two processes): about 8 minutes on 2 cores, in .venv, made"
-    echo "if missing."
+    echo "Checks the style (ruff) and types (mypy), and runs all tests (pytest, two processes): about 11 minutes on 2 cores,"
+    echo "in .venv, made if missing."
     exit 0
 fi
 # shellcheck source=scripts/environment.sh
@@ -12,4 +12,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 ruff check .
 ruff format --check .
+mypy
 python -m pytest -n 2 --dist loadfile "$@"

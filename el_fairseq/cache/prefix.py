@@ -37,7 +37,7 @@ class PrefixCaches:
     def start(self, sentences: int) -> None:
         """From now on the first ``sentences`` are being continued."""
         self.started = sentences
-        self._grown = None
+        self._grown: Any = None
         self.masks: tuple = (
             None,
             None,

@@ -6,8 +6,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, TransformerEncoderLayerBase
 
 from el_fairseq.modules.baselines import MultiQueryAttention, SingleHeadAttention
-from el_fairseq.modules.mhe_attention import VARIANTS as OPERATIONS
-from el_fairseq.modules.mhe_attention import MHEAttention
+from el_fairseq.modules.mhe_attention import OPERATIONS, MHEAttention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 MHA = "mha"

@@ -10,18 +10,18 @@ from el_fairseq.ops.shared_kv import softmax
 
 
 def attention_step(attention, incremental_state):
-    """``attention`` as a function of ``x [N, E]``, for the steps of a batch whose state is ``incremental_state``.
+    """``attention`` as a function of ``x [N, D]``, for the steps of a batch whose state is ``incremental_state``.
 
     It is called with padding (of this step's tokens, ``[N, 1]``, or of the source, ``[B, S]``; or None), whether
     weights are wanted, and the source ``[S, B, D]`` of cross-attention, as long as the weights, the mode and the
-    options of the module stay. It returns the output ``[N, E]``, and weights ``[N, H, 1, S]`` or None.
+    options of the module stay. It returns the output ``[N, D]``, and weights ``[N, H, 1, S]`` or None.
     """
     if type(attention) is ELMultiheadAttention:
         kind = _SelfAttentionStep if attention.self_attention else _CrossAttentionStep
         return kind(attention, incremental_state)
 
     def by_module(x, padding, wanted, source=None):
-        query = x.unsqueeze(0)  # [N, E] -> [1, N, E]
+        query = x.unsqueeze(0)  # [N, D] -> [1, N, D]
         key = query if source is None else source
         output, weights = attention.forward(
             query, key, key, padding, incremental_state, wanted, source is not None, need_head_weights=wanted
@@ -45,7 +45,7 @@ class _SelfAttentionStep:
         if self.cache.layout is Layout.PROJECTED:
             context = self.cache.decode(self._qkv(x), attention.num_heads, padding, attention.scaling)
             return self.output(context), None
-        self.cache.append(x[None, :, None, None], padding)  # [N, E] -> [1, N, 1, 1, E]
+        self.cache.append(x[None, :, None, None], padding)  # [N, D] -> [1, N, 1, 1, D]
         query = el_query(self.query(x) * attention.scaling, attention.k_proj.weight, attention.num_heads)
         context, _, _ = self.cache.attend(query.unsqueeze(2), None, dropout=None, want_weights=False)
         return self.output(el_output(context.squeeze(2), attention.v_proj.weight, attention.v_proj.bias)), None
@@ -63,7 +63,7 @@ class _SelfAttentionStep:
             self.query, self.key, self.value = map(linear_fn, projections)
 
     def _qkv(self, x):
-        """``[N, E] -> [N, 3·E]``."""
+        """``[N, D] -> [N, 3·D]``."""
         return torch.cat((self.query(x), self.key(x), self.value(x)), dim=1) if self.joint is None else self.joint(x)
 
 
@@ -86,7 +86,7 @@ class _CrossAttentionStep:
             context, weights, _ = grouped_attention(query.unsqueeze(2), key, None, mask, want_weights=wanted)
             context = el_output(context.squeeze(2), attention.v_proj.weight, attention.v_proj.bias)
         else:
-            query = query.view(key.size(0), -1, *key.shape[1::2]).transpose(1, 2)  # [N, E] -> [B, H, M, d]
+            query = query.view(key.size(0), -1, *key.shape[1::2]).transpose(1, 2)  # [N, D] -> [B, H, M, d]
             context, _ = grouped_sdpa(query, key, value, mask, scale=attention.scaling)
             context = context.transpose(1, 2).reshape(x.shape[0], -1)  # [B, H, M, d] -> [B·M, H·d]
             weights = self._weights(query, key, mask) if wanted else None

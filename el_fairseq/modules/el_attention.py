@@ -39,8 +39,8 @@ class ELMultiheadAttention(MultiheadAttention):
     """fairseq's ``MultiheadAttention`` with EL-attention (arXiv 2105.04779) for incremental decoding.
 
     Parameters, initialisation, ``state_dict`` and everything without ``incremental_state`` are stock's. While decoding,
-    cross-attention reads the encoder output itself, given once a sentence (``key [S, B, K]`` for a query
-    ``[T, B·M, E]``), and keeps nothing; self-attention caches its own inputs, ``[B·M, t, E]``, or, with
+    cross-attention reads the encoder output itself, given once a sentence (``key [S, B, D]`` for a query
+    ``[T, B·M, D]``), and keeps nothing; self-attention caches its own inputs, ``[B·M, t, D]``, or, with
     ``BeamCaches`` in the incremental state, those of all beams of a sentence together. Where ``plan`` says so,
     projected keys and values are kept instead, those of a source again once a sentence; the result is the same. So they
     are where ``k_proj`` or ``v_proj`` is no plain linear layer when a batch begins (a hook, an adapter): EL-attention
@@ -73,10 +73,10 @@ class ELMultiheadAttention(MultiheadAttention):
         before_softmax=False,
         need_head_weights=False,
     ):
-        """As ``MultiheadAttention.forward``: query ``[T, N, E]`` -> output ``[T, N, E]`` and the attention weights,
+        """As ``MultiheadAttention.forward``: query ``[T, N, D]`` -> output ``[T, N, D]`` and the attention weights,
         ``[N, T, S]`` averaged over heads, ``[H, N, T, S]`` with ``need_head_weights``, None without ``need_weights``.
 
-        While decoding, ``key [S, B, K]`` may hold fewer entries than the query: then ``N = B·M``, each serves M rows.
+        While decoding, ``key [S, B, D]`` may hold fewer entries than the query: then ``N = B·M``, each serves M rows.
 
         Raises:
             ValueError: with ``incremental_state``: ``before_softmax=True``; cross-attention with ``static_kv=False``,
@@ -98,7 +98,7 @@ class ELMultiheadAttention(MultiheadAttention):
             raise ValueError("EL-attention has no keys of its own to return: before_softmax=True needs stock attention")
         if self.encoder_decoder_attention and not static_kv:
             raise ValueError("static_kv=False: while decoding, cross-attention reads one unchanging source")
-        query_rows = apply_linear(self.q_proj, query).transpose(0, 1) * self.scaling  # [T, N, E] -> [N, T, E]
+        query_rows = apply_linear(self.q_proj, query).transpose(0, 1) * self.scaling  # [T, N, D] -> [N, T, D]
         softmax = self.softmax(need_weights or need_head_weights)
         if self.self_attention:
             cache = self.self_cache(query, incremental_state)
@@ -110,14 +110,14 @@ class ELMultiheadAttention(MultiheadAttention):
             mask = merge_masks(key_padding_mask, attn_mask, query_rows.dtype)
             expanded = self.expand(query_rows, cache.layout)
             context, weights, mass = grouped_attention(expanded, *cache.keys_and_values(key), mask, **softmax)
-        context = self.merge(context, mass, cache.layout).transpose(0, 1)  # [N, T, E] -> [T, N, E]
+        context = self.merge(context, mass, cache.layout).transpose(0, 1)  # [N, T, D] -> [T, N, D]
         output = apply_linear(self.out_proj, context)
         if weights is None:
             return output, None
         return output, weights.transpose(0, 1) if need_head_weights else weights.mean(dim=1)
 
     def expand(self, rows, layout):
-        """Scaled queries ``[N, T, E]`` -> one a head for entries in ``layout``, ``[N, H, T, C]``."""
+        """Scaled queries ``[N, T, D]`` -> one a head for entries in ``layout``, ``[N, H, T, C]``."""
         n, t, _ = rows.shape
         if layout is Layout.HIDDEN:
             heads = el_query(rows.reshape(n * t, -1), self.k_proj.weight, self.num_heads)  # [N·T, H, D]
@@ -125,7 +125,7 @@ class ELMultiheadAttention(MultiheadAttention):
         return rows.view(n, t, self.num_heads, self.head_dim).transpose(1, 2)
 
     def merge(self, context, mass, layout):
-        """Contexts ``[N, H, T, C]`` of entries in ``layout`` -> ``[N, T, E]``; ``mass [N, H, T]`` or None."""
+        """Contexts ``[N, H, T, C]`` of entries in ``layout`` -> ``[N, T, D]``; ``mass [N, H, T]`` or None."""
         n, h, t, _ = context.shape
         context = context.transpose(1, 2).reshape(n * t, h, -1)  # [N, H, T, C] -> [N·T, H, C]
         if layout is Layout.HIDDEN:
@@ -156,7 +156,7 @@ class ELMultiheadAttention(MultiheadAttention):
         """Nothing to set: the number of beams follows from the shapes."""
 
     def prefill(self, incremental_state, hidden):
-        """Begin decoding after prefixes: their tokens' inputs to this self-attention, ``hidden [P, B, E]``, where the
+        """Begin decoding after prefixes: their tokens' inputs to this self-attention, ``hidden [p, B, D]``, where the
         incremental state has ``PrefixCaches``."""
         cache = self.self_cache(hidden, incremental_state, "prefix")
         # Hidden states may be a view of something larger, which would be kept with them.
@@ -165,7 +165,7 @@ class ELMultiheadAttention(MultiheadAttention):
         cache.prefill(entries.clone(memory_format=torch.contiguous_format) if hides else entries.contiguous())
 
     def self_cache(self, x, incremental_state, kind="self"):
-        """The cache of this self-attention; an empty one before its first inputs, ``x [T, N, E]``."""
+        """The cache of this self-attention; an empty one before its first inputs, ``x [T, N, D]``."""
         cache = self.get_incremental_state(incremental_state, CACHE)
         if cache is None:
             group = group_in(incremental_state)

@@ -7,7 +7,7 @@ from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 from el_fairseq.ops import mhe_output, mhe_query
 from el_fairseq.ops.mhe import ADD, MUL
 
-VARIANTS = (MUL, ADD)
+OPERATIONS = (MUL, ADD)
 HEAD_EMBED_STD = 0.02  # as BERT starts its embeddings; examples/translation compares others
 
 
@@ -32,8 +32,8 @@ class MHEAttention(SharedKVAttention):
     """
 
     def __init__(self, *args, variant=MUL, head_embed_std=HEAD_EMBED_STD, **kwargs):
-        if variant not in VARIANTS:
-            raise ValueError(f"variant={variant!r}: choose one of {', '.join(VARIANTS)}")
+        if variant not in OPERATIONS:
+            raise ValueError(f"variant={variant!r}: choose one of {', '.join(OPERATIONS)}")
         super().__init__(*args, **kwargs)
         self.variant = f"mhe-{variant}"
         self.operation = variant
@@ -42,7 +42,7 @@ class MHEAttention(SharedKVAttention):
             setattr(self, name, nn.Parameter(torch.randn(self.num_heads, self.head_dim) * head_embed_std))
         # Both variants have the same parameters: a checkpoint has to say which it is. Of a buffer with "version" in its
         # name fairseq's EMA makes no moving average.
-        self.register_buffer("variant_version", torch.tensor(VARIANTS.index(variant), dtype=torch.uint8))
+        self.register_buffer("variant_version", torch.tensor(OPERATIONS.index(variant), dtype=torch.uint8))
 
     def expand(self, query):
         return mhe_query(query, self.operation, self.q_head_embed, self.k_head_embed)
@@ -52,7 +52,7 @@ class MHEAttention(SharedKVAttention):
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         found = state_dict.get(f"{prefix}variant_version")
-        if found is not None and int(found) != VARIANTS.index(self.operation):
+        if found is not None and int(found) != OPERATIONS.index(self.operation):
             where = prefix[:-1] or "this module"
-            raise ValueError(f"variant={self.operation!r}: the state of {where} is {VARIANTS[int(found)]!r}")
+            raise ValueError(f"variant={self.operation!r}: the state of {where} is {OPERATIONS[int(found)]!r}")
         super()._load_from_state_dict(state_dict, prefix, *args)

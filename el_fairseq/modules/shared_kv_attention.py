@@ -23,11 +23,11 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
 
     While decoding, self-attention caches ``[2, N, t, head_dim]`` (with ``BeamCaches`` in the incremental state
     ``[2, B, tokens, head_dim]``), and cross-attention ``[B, S, head_dim]`` twice: once a sentence where the source is
-    given so (``key [S, B, K]`` for a query ``[T, B·M, E]``).
+    given so (``key [S, B, D]`` for a query ``[T, B·M, D]``).
 
     Args: those of ``MultiheadAttention``, in its order:
-        embed_dim: E, the width of queries and output. num_heads: H, which divides E; ``head_dim = E / H``.
-        kdim, vdim: widths of key and value sources, by default E.
+        embed_dim: D, the width of queries and output. num_heads: H, which divides D; ``head_dim = D / H``.
+        kdim, vdim: widths of key and value sources, by default D.
         dropout: of the attention weights. bias: of the four projections.
         self_attention, encoder_decoder_attention: what the attention is used for, as in fairseq.
         dictionary: not used. q_noise, qn_block_size: quantization noise on the projections, as in fairseq.
@@ -96,7 +96,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         return self.embed_dim
 
     def reset_parameters(self):
-        """Each head starts as a head of fairseq's ``MultiheadAttention`` does: Xavier for E outputs, not for E / H."""
+        """Each head starts as a head of fairseq's ``MultiheadAttention`` does: Xavier for D outputs, not for D / H."""
         gain = 2**-0.5 if self.kdim == self.vdim == self.embed_dim else 1.0
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             bound = gain * math.sqrt(6 / (projection.in_features + self.embed_dim))
@@ -127,7 +127,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         before_softmax=False,
         need_head_weights=False,
     ):
-        """As ``MultiheadAttention.forward``: query ``[T, N, E]`` -> output ``[T, N, E]`` and the attention weights:
+        """As ``MultiheadAttention.forward``: query ``[T, N, D]`` -> output ``[T, N, D]`` and the attention weights:
         ``[N, T, S]`` averaged over heads, ``[heads, N, T, S]`` with ``need_head_weights``, else None.
 
         ``key [S, B, kdim]`` may hold fewer entries than the query: then ``N = B·M``, each serves M successive rows.
@@ -138,7 +138,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         """
         if before_softmax:
             raise ValueError(f"before_softmax=True: {type(self).__name__} does not return its values")
-        queries = self.expand(self.q_proj(query).transpose(0, 1))  # [T, N, E] -> [N, heads, T, d]
+        queries = self.expand(self.q_proj(query).transpose(0, 1))  # [T, N, D] -> [N, heads, T, d]
         if self.self_attention:
             key = value = query
         want_weights = need_weights or need_head_weights
@@ -159,7 +159,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
                 raise ValueError(f"{queries.size(0)} query rows cannot share {key.size(0)} sources evenly")
             mask = merge_masks(key_padding_mask, attn_mask, queries.dtype)
             context, weights, mass = self._attend(queries, key, value, mask, want_weights)
-        output = self.out_proj(self.merge(context, mass).transpose(0, 1))  # [N, T, context_dim] -> [T, N, E]
+        output = self.out_proj(self.merge(context, mass).transpose(0, 1))  # [N, T, context_dim] -> [T, N, D]
         if weights is None:
             return output, None
         return output, weights.transpose(0, 1) if need_head_weights else weights.mean(dim=1)

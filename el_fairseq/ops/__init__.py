@@ -1,5 +1,13 @@
-"""Pure tensor functions. Axis symbols: B sentences, M beams, H heads, D model width, d = D / H, S source length,
-T target length, R query rows that share one set of keys."""
+"""Pure tensor functions. Axis symbols, here and everywhere in the package:
+
+    B  sentences                      D  width of the model           S  keys: source length, or tokens in a cache
+    M  beams, rows of a sentence      d  width of a head, D / H       T  queries of a row; 1 while decoding
+    N  rows, B·M                      C  width of a key or a value    R  query rows that share one set of keys
+    H  heads                          V  vocabulary                   P  tensors of an entry: 2 (keys, values), or 1
+    K  key heads: H, or 1 for all
+
+A prime (B', S') is another number of the same. Prefixes have p tokens.
+"""
 
 from el_fairseq.ops.el import el_output, el_query
 from el_fairseq.ops.grouped import grouped_attention

@@ -15,22 +15,22 @@ import torch
 def el_query(query, key_weight, num_heads):
     """Move the key projection into the query: ``q_h · W_k,h``, one row a head, in the space of the hidden states.
 
-    query ``[N, E]`` (projected and scaled), key_weight ``[E, K]`` -> ``[N, H, K]``.
+    query ``[N, D]`` (projected and scaled), key_weight ``[D, C]`` -> ``[N, H, C]``.
     """
     per_head = query.view(query.size(0), num_heads, -1).transpose(0, 1)  # [N, H·d] -> [H, N, d]
-    weight = key_weight.view(num_heads, -1, key_weight.size(1))  # [H·d, K] -> [H, d, K]
-    return torch.bmm(per_head, weight).transpose(0, 1)  # [H, N, K] -> [N, H, K]
+    weight = key_weight.view(num_heads, -1, key_weight.size(1))  # [H·d, C] -> [H, d, C]
+    return torch.bmm(per_head, weight).transpose(0, 1)  # [H, N, C] -> [N, H, C]
 
 
 def el_output(context, value_weight, value_bias=None, mass=None):
     """Apply the value projection to weighted sums of hidden states: ``c_h · W_v,hᵀ + b_v,h``, heads side by side.
 
-    context ``[N, H, K]``, value_weight ``[E, K]``, value_bias ``[E]`` or None -> ``[N, E]``. ``mass [N, H]`` is what
+    context ``[N, H, C]``, value_weight ``[D, C]``, value_bias ``[D]`` or None -> ``[N, D]``. ``mass [N, H]`` is what
     the attention weights sum to where that is not 1 (attention dropout): the bias counts that often.
     """
     n, num_heads, _ = context.shape
-    weight = value_weight.view(num_heads, -1, value_weight.size(1))  # [H·d, K] -> [H, d, K]
-    per_head = torch.bmm(context.transpose(0, 1), weight.transpose(1, 2))  # [H, N, K] · [H, K, d] -> [H, N, d]
+    weight = value_weight.view(num_heads, -1, value_weight.size(1))  # [H·d, C] -> [H, d, C]
+    per_head = torch.bmm(context.transpose(0, 1), weight.transpose(1, 2))  # [H, N, C] · [H, C, d] -> [H, N, d]
     if value_bias is not None:
         bias = value_bias.view(num_heads, 1, -1)  # [H·d] -> [H, 1, d]
         per_head = per_head + (bias if mass is None else mass.t().unsqueeze(-1) * bias)

@@ -24,12 +24,14 @@ def can_pack(weight):
 
 
 def pack(weight):
-    """A copy of ``weight [N, K]`` in the layout that ``packed_linear`` reads fastest."""
+    """A copy of ``weight [outputs, inputs]`` in the layout that ``packed_linear`` reads fastest."""
     return reorder_linear_weight(weight.detach())
 
 
 def packed_linear(x, packed, bias=None):
-    """``x [..., K] · Wᵀ + bias [N]`` -> ``[..., N]``, for ``packed = pack(W)``; of one dtype, no gradients.
+    """``x [..., inputs] · Wᵀ + bias [outputs]`` -> ``[..., outputs]``, for ``packed = pack(W)``.
+
+    Of one dtype, no gradients.
 
     oneDNN compiles a product for every number of rows, in milliseconds, and does not give its memory back (about 1 MiB
     each): so some rows of zeros are added where that makes for few numbers (``round_up``).

@@ -73,7 +73,7 @@ def drop_stale(linears: Iterable[nn.Module]) -> None:
 
 
 def small_inputs(weight: torch.Tensor) -> int:
-    """Fewer inputs than this, of all rows, ``weight [N, K]`` multiplies sooner than its packed copy does."""
+    """Fewer inputs than this, of all rows, ``weight [outputs, inputs]`` multiplies sooner than its packed copy does."""
     return SMALL_PRODUCT // weight.size(0) if weight.dtype is torch.float32 else 0
 
 

@@ -21,7 +21,7 @@ from el_fairseq.generation.plan import MODES
 from el_fairseq.internals import parent_of
 from el_fairseq.tasks.eval_rouge import EvalRouge
 from el_fairseq.tasks.from_checkpoint import no_such_file, warn_of_another_architecture, warn_of_another_folder
-from el_fairseq.tasks.stock_fixes import REPAIRS
+from el_fairseq.tasks.stock_fixes import STOCK_FIXES
 from el_fairseq.tasks.text_input import naming_empty_data, prepare_to_read, readable, refuse_unknown_numbers
 from el_fairseq.tasks.weights import ShapeErrors, refuse_useless, warn_of_not_finite
 
@@ -249,7 +249,7 @@ def _register_twin(name):
         own, configs = {"__module__": __name__}, (ELAttentionConfig, *(each.config for each in evaluation), config)
         config = make_dataclass(f"EL{config.__name__}", [], bases=configs, namespace=own)
     body = {"__doc__": f"``{name}`` with EL-attention.", "__module__": __name__}
-    bases = (ELTaskMixin, *evaluation, *REPAIRS.get(name, ()), stock)
+    bases = (ELTaskMixin, *evaluation, *STOCK_FIXES.get(name, ()), stock)
     twin = register_task(f"el_{name}", dataclass=config)(type(f"EL{stock.__name__}", bases, body))
     globals()[twin.__name__] = twin
 

@@ -33,7 +33,7 @@ class OnlineBackTranslation:
         return model
 
 
-REPAIRS = {  # bases of a twin, between ELTaskMixin and the stock task
+STOCK_FIXES = {  # bases of a twin, between ELTaskMixin and the stock task
     "online_backtranslation": (OnlineBackTranslation,),
     "translation_from_pretrained_bart": (TranslationFromPretrainedBART,),
     "translation_from_pretrained_xlm": (TranslationFromPretrainedXLM,),

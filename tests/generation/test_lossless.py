@@ -7,7 +7,7 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 from helpers.models import batch, build_model, dictionary
 
-from el_fairseq.generation import ELSequenceGenerator
+from el_fairseq.generation import ELSequenceGenerator, attention_step
 from el_fairseq.generation.hypotheses import FinishedHypotheses
 from el_fairseq.generation.lossless import Comparison, LosslessCheck, in_float64
 from el_fairseq.modules import el_attention
@@ -45,8 +45,8 @@ def test_all_identical(arch, size):
 
 
 def test_a_wrong_attention_is_a_real_difference(monkeypatch):
-    right = el_attention.el_query
-    monkeypatch.setattr(el_attention, "el_query", lambda *args: right(*args) * -30)
+    right = attention_step.el_query
+    monkeypatch.setattr(attention_step, "el_query", lambda *args: right(*args) * -30)
     result = check(build_model("transformer", WORDS, seed=1, gain=3.0, dtype=torch.float32))
     assert result.differences and not result.ties and result.identical < 4
 

@@ -16,7 +16,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The interpreter multiplies bfloat16 as if its bits were integers.
 HALVES = [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.skipif(DEVICE == "cpu", reason="no GPU"))]
 HOPPER = 227 * 1024  # bytes of shared memory a block may have
-SHAPES = [  # B, R, S, D, stretches
+SHAPES = [  # B, R, S, D, splits
     (1, 4, 1, 64, 1),
     (2, 20, 65, 192, 1),
     (3, 4, 150, 64, 1),
@@ -37,8 +37,8 @@ def launch_for(rows, dim, dtype):
     return fused.launch_for(rows, dim, dtype.itemsize, shared)
 
 
-def attend(query, hidden, stretches, **options):
-    return fused.fused_attention(query, hidden, launch_for(*query.shape[1:], query.dtype), stretches, **options)
+def attend(query, hidden, splits, **options):
+    return fused.fused_attention(query, hidden, launch_for(*query.shape[1:], query.dtype), splits, **options)
 
 
 def oracle(query, hidden, padding):
@@ -53,15 +53,15 @@ def nothing_hidden(b, s):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_fused_attention_reads_no_padding(shape):
-    b, rows, s, dim, stretches = shape
+    b, rows, s, dim, splits = shape
     torch.manual_seed(0)
     query, hidden, padding = random(b, rows, dim) * 0.3, random(b, s, dim), nothing_hidden(b, s)
-    assert_close(attend(query, hidden, stretches), oracle(query, hidden, padding).float())
+    assert_close(attend(query, hidden, splits), oracle(query, hidden, padding).float())
     padding[0, (s + 1) // 2 :] = True  # at the right, ...
     padding[1:2, : s - 1] = True  # at the left, all but one token, ...
-    padding[2:3, 40 : s - 15] = True  # and in the middle, a whole stretch and more
+    padding[2:3, 40 : s - 15] = True  # and in the middle, a whole split and more
     hidden[:2][padding[:2]] = float("nan")
-    assert_close(attend(query, hidden, stretches, padding=padding), oracle(query, hidden, padding).float())
+    assert_close(attend(query, hidden, splits, padding=padding), oracle(query, hidden, padding).float())
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -80,11 +80,11 @@ def test_fused_attention_over_states_with_the_token_first():
     assert_close(attend(query, hidden, 1), oracle(query, hidden, nothing_hidden(3, 9)).float())
 
 
-@pytest.mark.parametrize("stretches", [1, 3])
-def test_a_row_without_any_token_is_nan_as_in_stock(stretches):
+@pytest.mark.parametrize("splits", [1, 3])
+def test_a_row_without_any_token_is_nan_as_in_stock(splits):
     query, hidden, padding = random(2, 4, 64), random(2, 70, 64), nothing_hidden(2, 70)
     padding[1] = True
-    actual = attend(query, hidden, stretches, padding=padding)
+    actual = attend(query, hidden, splits, padding=padding)
     assert actual[1].isnan().all()
     assert_close(actual[:1], oracle(query[:1], hidden[:1], padding[:1]).float())
 
@@ -106,10 +106,10 @@ def test_every_width_has_a_launch(shared):
 def test_a_source_is_divided_until_all_processors_have_work():
     launch = fused.launch_for(64, 1024, 2, HOPPER)
     assert launch.block_r == 32
-    assert fused.stretches_for(320, 64, 1024, launch, 132) == 1
-    assert fused.stretches_for(10, 64, 1024, launch, 132) == 6  # times two blocks of rows
-    assert fused.stretches_for(1, 64, 1024, launch, 132) == 16  # 64 tokens each
-    assert fused.stretches_for(1, 64, 1, launch, 132) == 1
+    assert fused.splits_for(320, 64, 1024, launch, 132) == 1
+    assert fused.splits_for(10, 64, 1024, launch, 132) == 6  # times two blocks of rows
+    assert fused.splits_for(1, 64, 1024, launch, 132) == 16  # 64 tokens each
+    assert fused.splits_for(1, 64, 1, launch, 132) == 1
 
 
 @pytest.fixture

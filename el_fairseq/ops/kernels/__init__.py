@@ -41,16 +41,16 @@ def hidden_attention(query, hidden, mask=None):
         kept, left_out = hidden[part].to(dtype), None if mask is None else mask[part]
         return shared_kv_attention(query[part].to(dtype), kept, kept, left_out)[0]
 
-    stretches = fused.stretches_for(b, rows, hidden.size(1), launch, device.multi_processor_count)
+    splits = fused.splits_for(b, rows, hidden.size(1), launch, device.multi_processor_count)
     variant = (
         "fused attention",
         query.device,
         query.dtype,
         launch,
         mask is not None,
-        stretches > 1,
+        splits > 1,
     )
-    return tried(variant, lambda: fused.fused_attention(query, hidden, launch, stretches, mask), by_pytorch)
+    return tried(variant, lambda: fused.fused_attention(query, hidden, launch, splits, mask), by_pytorch)
 
 
 def _served(*tensors):

@@ -2,12 +2,12 @@
 
     fused_attention(query [B, R, D], hidden [B, S, D]) = softmax(query · hiddenᵀ) · hidden
 
-A program has a block of one sentence's rows and a stretch of its source. It holds a few tokens' hidden states at a
+A program has a block of one sentence's rows and a split of its source. It holds a few tokens' hidden states at a
 time, all D columns of them, from which it makes their scores, then (online softmax) what they add to the output. Every
 warp owns the same columns in both products: of the scores it has a partial sum, the output it has whole. So the large
 tensors, hidden states and output, never pass between warps; only the scores do.
 
-Small batches fill a GPU by dividing the source into stretches, whose results a second kernel joins.
+Small batches fill a GPU by dividing the source into splits, whose results a second kernel joins.
 
 Tested against the oracle in Triton's interpreter, and compiled for compute capability 8.0 and 9.0. It has not run on a
 GPU yet: of its speed nothing is known.
@@ -22,7 +22,7 @@ import triton.language as tl
 PADDING_TILE = 1024  # bytes of the padding mask looked at at once
 # Rows of a program, tokens at once, stages of the pipeline: the first that fit; the last of them in float32.
 BLOCKS = ((32, 32, 3), (32, 32, 2), (32, 16, 3), (32, 16, 2), (16, 32, 3), (16, 32, 2), (16, 16, 2))
-SHORTEST = 64  # tokens of a stretch, at least
+SHORTEST = 64  # tokens of a split, at least
 REGISTERS = 224  # of a thread, of the 255 there are, for what the kernel's tensors need
 PRECISION = tl.constexpr("tf32x3")  # float32 on tensor cores, each product as three of fewer bits
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -95,7 +95,7 @@ def _attend(
     BLOCK_S: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    stretch, stretches = tl.program_id(1), tl.num_programs(1)
+    split, splits = tl.program_id(1), tl.num_programs(1)
     b = tl.program_id(2).to(tl.int64)
     padding += b * padding_batch
     r = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -106,8 +106,8 @@ def _attend(
     first, end = 0, length
     if PADDED:
         first, end = _visible(padding, length, TILE)
-    blocks = tl.cdiv(tl.cdiv(tl.maximum(end - first, 0), stretches), BLOCK_S)
-    first += stretch * blocks * BLOCK_S
+    blocks = tl.cdiv(tl.cdiv(tl.maximum(end - first, 0), splits), BLOCK_S)
+    first += split * blocks * BLOCK_S
     end = tl.minimum(end, first + blocks * BLOCK_S)
 
     q = ()
@@ -151,7 +151,7 @@ def _attend(
         context = grown
 
     mass = 1.0 / total
-    at = (b * stretches + stretch) * rows + r  # rows of output, tops and totals: [B, stretches, R]
+    at = (b * splits + split) * rows + r  # rows of output, tops and totals: [B, splits, R]
     output += at[None, :, None] * (CHUNKS * STEP) + column
     for c in tl.static_range(CHUNKS):
         result = context[c] if DIVIDED else context[c] * mass[None, :, None]
@@ -161,31 +161,31 @@ def _attend(
         tl.store(totals + at, total, mask=r < rows)
 
 
-@triton.jit(do_not_specialize=["rows", "stretches"])
-def _join(parts, tops, totals, output, rows, stretches, DIM: tl.constexpr, COLUMNS: tl.constexpr, MOST: tl.constexpr):
+@triton.jit(do_not_specialize=["rows", "splits"])
+def _join(parts, tops, totals, output, rows, splits, DIM: tl.constexpr, COLUMNS: tl.constexpr, MOST: tl.constexpr):
     r, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
     column = tl.arange(0, COLUMNS)
-    stretch = tl.arange(0, MOST)
-    at = b * stretches * rows + r
-    top = tl.load(tops + at + stretch * rows, mask=stretch < stretches, other=float("-inf"))
-    total = tl.load(totals + at + stretch * rows, mask=stretch < stretches, other=0.0)
+    split = tl.arange(0, MOST)
+    at = b * splits * rows + r
+    top = tl.load(tops + at + split * rows, mask=split < splits, other=float("-inf"))
+    total = tl.load(totals + at + split * rows, mask=split < splits, other=0.0)
     highest = tl.max(top)  # -inf in a row that sees no token, which becomes NaN here
     mass = tl.sum(total * tl.exp2(top - highest))
     context = tl.zeros((COLUMNS,), tl.float32)
-    for i in range(stretches):
+    for i in range(splits):
         own = at + i * rows
         part = tl.load(parts + own * DIM + column, mask=column < DIM, other=0.0)
         context += part * tl.exp2(tl.load(tops + own) - highest)
     tl.store(output + (b * rows + r) * DIM + column, context / mass, mask=column < DIM)
 
 
-def stretches_for(batch, rows, length, launch, processors):
-    """Into how many stretches to divide the sources of ``batch`` sentences, so that all ``processors`` have work."""
+def splits_for(batch, rows, length, launch, processors):
+    """Into how many splits to divide the sources of ``batch`` sentences, so that all ``processors`` have work."""
     programs = batch * triton.cdiv(rows, launch.block_r)
     return max(1, min(processors // programs, triton.cdiv(length, SHORTEST)))
 
 
-def fused_attention(query, hidden, launch, stretches=1, padding=None):
+def fused_attention(query, hidden, launch, splits=1, padding=None):
     """``softmax(query · hiddenᵀ) · hidden`` for R rows that share the hidden states of their sentence.
 
     Padding at either end of a sentence is not read. A row that sees no token is NaN.
@@ -194,7 +194,7 @@ def fused_attention(query, hidden, launch, stretches=1, padding=None):
         query: ``[B, R, D]``, already scaled; its columns, as those of all that follow, lie side by side.
         hidden: ``[B, S, D]``, of the same dtype: float16, bfloat16, float32. All sums are float32.
         launch: from ``launch_for(R, D, ...)``.
-        stretches: how many programs share the source of a sentence.
+        splits: how many programs share the source of a sentence.
         padding: ``[B, S]`` boolean, True where there is no token, or None.
 
     Returns:
@@ -202,13 +202,13 @@ def fused_attention(query, hidden, launch, stretches=1, padding=None):
     """
     b, rows, dim = query.shape
     length = hidden.size(1)
-    divided = stretches > 1
+    divided = splits > 1
     output = query.new_empty(b, rows, dim)
     parts, tops, totals = output, output, output
     if divided:
-        parts = output.new_empty(b, stretches, rows, dim, dtype=torch.float32)
-        tops, totals = output.new_empty(2, b, stretches, rows, dtype=torch.float32)
-    _attend[triton.cdiv(rows, launch.block_r), stretches, b](
+        parts = output.new_empty(b, splits, rows, dim, dtype=torch.float32)
+        tops, totals = output.new_empty(2, b, splits, rows, dtype=torch.float32)
+    _attend[triton.cdiv(rows, launch.block_r), splits, b](
         query,
         hidden,
         hidden if padding is None else padding.view(torch.uint8),
@@ -234,6 +234,6 @@ def fused_attention(query, hidden, launch, stretches=1, padding=None):
         num_stages=launch.stages,
     )
     if divided:
-        columns, most = triton.next_power_of_2(dim), triton.next_power_of_2(stretches)
-        _join[rows, b](parts, tops, totals, output, rows, stretches, DIM=dim, COLUMNS=columns, MOST=most, num_warps=4)
+        columns, most = triton.next_power_of_2(dim), triton.next_power_of_2(splits)
+        _join[rows, b](parts, tops, totals, output, rows, splits, DIM=dim, COLUMNS=columns, MOST=most, num_warps=4)
     return output
