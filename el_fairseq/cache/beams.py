@@ -98,10 +98,21 @@ class BeamCaches(AncestorTable):
             self.mask_of_heads = self.mask.unsqueeze(1)  # [B, 1, M, tokens], for fused attention
 
     def undo_step(self) -> None:
-        """Take back the last token of each beam."""
-        self.mask = self.mask[:, :, : -self.beams]
+        """Take back the last token of each beam, and look for lost beams from now on: in what is kept, too.
+
+        A key that is infinite goes unnoticed while its products with queries are -inf; with a query of the other sign
+        it reaches the beams that it is masked for.
+        """
+        self.mask = self.mask[:, :, : -self.beams].clone()
         for cache in self.caches:
             cache.entries.length -= self.beams
+            kept = cache.entries.filled
+            finite = kept.isfinite()
+            lost = ~finite.all(dim=4).all(dim=2).all(dim=0)  # [P, B, K, tokens, C] -> [B, tokens]
+            owners = ((self.mask == 0) & lost.unsqueeze(1)).any(dim=2, keepdim=True)  # [B, M, 1]
+            self.mask.masked_fill_(owners, math.nan)
+            kept.masked_fill_(~finite, 0.0)
+        self.looks_for_lost = True
 
     def reorder(self, order):
         """As of ``CacheGroup``; the rows of a sentence stay side by side."""

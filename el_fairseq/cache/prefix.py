@@ -85,7 +85,12 @@ class PrefixCache(Cache):
         self.entries = GrowingBuffer()
 
     def prefill(self, entries: torch.Tensor) -> None:
-        """Begin with the entries of all prefixes."""
+        """Begin with the entries of all prefixes; those after a shorter one count 0 times what they hold, which has to
+        be a number for that."""
+        lengths, width = self.group.lengths, entries.size(3)
+        if min(lengths) < width:
+            after = torch.arange(width, device=entries.device) >= torch.tensor(lengths, device=entries.device)[:, None]
+            entries = entries.masked_fill(after[:, None, :, None], 0.0)  # [B, p] -> [B, 1, p, 1]
         self.prefix = entries
 
     def append(self, new, padding):

@@ -99,8 +99,7 @@ class DecoderStep:
         features, attention = self.layers(x, padding)
         if self.caches is not None and not self.caches.looks_for_lost and not is_finite(features):
             self.caches.undo_step()
-            self.caches.looks_for_lost = True
-            features, attention = self.layers(x, padding)
+            features, attention = self.layers(x, padding, draws=False)
         return features, attention
 
     def set_source(self, encoder_out):
@@ -134,11 +133,11 @@ class DecoderStep:
             return module.weights[place]
         return module(tokens, incremental_state=self.state)[:, -1]
 
-    def layers(self, x, padding):
-        """From inputs ``[N, D]`` to features and attention."""
+    def layers(self, x, padding, draws=True):
+        """From inputs ``[N, D]`` to features and attention. ``draws``: random numbers, where stock would."""
         weights, last = None, self.decoder.num_layers - 1
-        layers = zip(self.decoder.layers, self.each_layer)  # --decoder-layerdrop draws where one iterates
-        for i, (_, layer) in enumerate(layers):
+        modules = self.decoder.layers if draws else self.each_layer  # --decoder-layerdrop draws where one iterates
+        for i, (_, layer) in enumerate(zip(modules, self.each_layer)):
             x, found = layer(x, padding, self.source, self.source_padding, self.gives_attention and i == last)
             weights = found if i == last else weights
         if self.decoder.layer_norm is not None:

@@ -144,7 +144,9 @@ def shared_caches(model, search, sentences, beams, captures) -> CacheGroup | Non
     In beam search beams have most of their ancestors in common, and one cache is faster and smaller. Those of sampling
     and of diverse search have next to none in common: each would have to read the tokens of all.
     """
-    parameter = next(model.parameters(), torch.empty(0))
+    parameters = getattr(model, "decoder", model).parameters()
+    wide = (p for p in parameters if p.is_floating_point() and p.element_size() > 1)
+    parameter = next(wide, torch.empty(0, dtype=torch.float32))
     device = parameter.device
     reason = why_beams_apart(model, search, beams, device, captures)
     kept = "share one cache" if reason is None else f"keep caches of their own: {reason}"

@@ -1,7 +1,7 @@
 """The fast path over whole sentences: stock Transformer layers as straight-line code, an encoder's, and a decoder's for
 a prefill.
 
-As in ``decoder_step``, what stays the same is found out once, and products are those of ``modules.products``. Without
+As in ``decoder_step``, what stays the same is found out once, and products are those of ``ops.products``. Without
 gradients, in evaluation, for parts in which nothing was changed (``changed_module``).
 """
 

@@ -137,7 +137,7 @@ def test_a_step_that_was_taken_back_may_be_taken_again(layout):
         for cache in caches:
             cache.append(new, None)
     table.undo_step()
-    assert table.mask.shape == (2, 3, 3)
+    assert table.mask.shape == (2, 3, 3) and table.looks_for_lost
     for cache in caches:
         cache.append(third, None)
     expected = torch.stack((first, third), dim=3).squeeze(4)
@@ -166,3 +166,21 @@ def test_to_decode_is_to_append_and_to_attend(make, looks):
             each.reorder(torch.tensor([1, 0, 2, 5, 5, 3]))
         for each in (cache, expected):
             each.reorder(torch.tensor([1, 0, 2, 5, 5, 3]))
+
+
+def test_a_key_that_was_infinite_all_along_is_found_when_a_step_is_taken_back():
+    """It goes unnoticed as long as its products with queries are -inf: here for a step."""
+    table, moving = BeamCaches(1, 2, CPU), RowCaches().new_cache(Layout.PROJECTED)
+    table.looks_for_lost = False
+    cache = table.new_cache(Layout.PROJECTED)
+    steps = torch.rand(3, 2, 3, 1, 4) + 0.1  # [step, N, (query, key, value), H, d], all positive
+    steps[1, 0, 1] = float("inf")
+    steps[:2, :, 0] *= -1
+    for qkv in steps:
+        ours, rows = (each.decode(qkv.flatten(1), 1, None, 1.0) for each in (cache, moving))
+        if not ours.isfinite().all():
+            table.undo_step()
+            ours = cache.decode(qkv.flatten(1), 1, None, 1.0)
+        assert torch.equal(ours.isfinite(), rows.isfinite())
+        assert_close(ours.nan_to_num(0.0), rows.nan_to_num(0.0))
+    assert table.looks_for_lost and rows.isfinite().all(dim=1).tolist() == [False, True]

@@ -1,10 +1,13 @@
 """What attentions keep after prefixes of different lengths."""
 
+import math
+
 import torch
 
 from el_fairseq.cache import Layout, PrefixCaches
 
 CPU = torch.device("cpu")
+AFTER = [[False, False, True, True], [False] * 4]  # prefixes of 2 and of 4 tokens
 
 
 def entries(values, rows):
@@ -39,7 +42,7 @@ def test_no_masks_where_all_prefixes_that_go_on_are_of_one_length():
 
 def test_rows_start_and_sentences_leave():
     group = PrefixCaches([2, 4], beams=2, device=CPU)
-    cache, prefix = group.new_cache(Layout.HIDDEN), entries(range(8), 2)
+    cache, prefix = group.new_cache(Layout.HIDDEN), entries([0, 1, math.nan, math.inf, *range(4, 8)], 2)
     cache.prefill(prefix)
     group.start(1)
     assert cache.shared().flatten().tolist() == [0, 1]
@@ -47,7 +50,7 @@ def test_rows_start_and_sentences_leave():
         cache.append(entries([token, token + 1], 2), None)
     cache.start(2)
     group.start(2)
-    assert torch.equal(cache.shared(), prefix)
+    assert torch.equal(cache.shared(), prefix.masked_fill(torch.tensor(AFTER).view(1, 2, 1, 4, 1), 0.0))
     cache.append(entries([30, 31, 32, 33], 4), None)
     kept = cache.entries.filled.view(4, 3).tolist()
     assert kept == [[10, 20, 30], [11, 21, 31], [0, 0, 32], [0, 0, 33]]

@@ -112,6 +112,15 @@ def test_whose_beams_share_a_cache():
         assert isinstance(shared_caches(model, search, 3, beams, captures=True), StaticBeamCaches)
 
 
+def test_the_mask_is_of_the_decoders_numbers():
+    words = dictionary(12)
+    model = enable_el_attention(build_model("transformer", words, torch.float32))
+    table = torch.nn.Parameter(torch.zeros(3, dtype=torch.int8), requires_grad=False)
+    model.encoder.register_parameter("first", table), model.decoder.register_parameter("first", table)
+    assert shared_caches(model, BeamSearch(words), 3, 2, captures=False).mask.dtype is torch.float32
+    assert shared_caches(model.double(), BeamSearch(words), 3, 2, captures=False).mask.dtype is torch.float64
+
+
 @pytest.mark.parametrize(
     "options, shared",
     [({}, True), ({"beam_size": 1}, False), ({"search_strategy": DiverseBeamSearch(dictionary(12), 3, 0.5)}, False)],
