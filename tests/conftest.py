@@ -17,12 +17,15 @@ torch.set_num_threads(1)  # the models are tiny: threads would wait for each oth
 
 def pytest_addoption(parser):
     parser.addoption("--slurm", action="store_true", help="also run the test that starts a SLURM of one node")
+    parser.addoption("--long", action="store_true", help="also run the tests that take longest")
 
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slurm" in item.keywords and not config.getoption("--slurm"):
             item.add_marker(pytest.mark.skip(reason="starts a SLURM of one node: --slurm"))
+        if "long" in item.keywords and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="takes long, and shows what other tests show in part: --long"))
 
 
 @pytest.fixture(autouse=True)

@@ -148,7 +148,7 @@ def corpus(tmp_path):
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_full_configuration(shell, corpus):
     script, out = "language_modeling/compare.sh", corpus / "out"
     small = "--decoder-layers 2 --decoder-embed-dim 32 --decoder-ffn-embed-dim 32 --decoder-attention-heads 4 "

@@ -190,7 +190,7 @@ def tree(tmp_path):
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_small_configuration_runs_and_is_not_made_again(tree):
     dialogues(tree, 80, 4)
 

@@ -18,6 +18,7 @@ def check(*options, **environment):
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, cwd=ROOT)
 
 
+@pytest.mark.long
 def test_versions_that_exclude_each_other_fail_with_their_names(tmp_path):
     wrong = re.sub(r"^triton==.*", "triton==3.6.0", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
     (tmp_path / "wrong.txt").write_text(wrong)
