@@ -22,14 +22,22 @@ class AncestorTable:
 
     ``mask [B, M, tokens]`` is 0 where a token is one, -inf where it is not, and NaN for a beam that is lost; it is
     added to scores. The group's caches are in ``caches``.
+
+    Args:
+        sentences: B.
+        beams: M.
+        device: of the mask.
+        dtype: of the scores.
     """
 
     moves_with_beams = True
+    tokens_at_first = 0  # that there is room for in the mask, of each beam
 
-    def __init__(self, beams: int, mask: torch.Tensor):
-        self.beams, self.mask = beams, mask
-        # of the tokens of one step, those of other beams, [M, M]
-        self.others = torch.full((beams, beams), -math.inf, dtype=mask.dtype, device=mask.device).fill_diagonal_(0.0)
+    def __init__(self, sentences: int, beams: int, device: torch.device, dtype: torch.dtype = torch.float32):
+        self.beams = beams
+        masked = torch.tensor(-math.inf, dtype=dtype, device=device)
+        self.mask = masked.repeat(sentences, beams, self.tokens_at_first * beams)
+        self.others = masked.repeat(beams, beams).fill_diagonal_(0.0)  # of the tokens of one step, [M, M]
         self.caches: weakref.WeakSet = weakref.WeakSet()  # a cycle would outlive the batch
 
     def remember(self, cache):
@@ -71,16 +79,10 @@ class BeamCaches(AncestorTable):
 
     Whoever looks for lost beams itself after each step, and takes it back by ``undo_step``, sets ``looks_for_lost`` to
     False: then no cache does at every token.
-
-    Args:
-        sentences: B.
-        beams: M.
-        device: of the table.
-        dtype: of the scores.
     """
 
-    def __init__(self, sentences: int, beams: int, device: torch.device, dtype: torch.dtype = torch.float32):
-        super().__init__(beams, torch.zeros(sentences, beams, 0, dtype=dtype, device=device))
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.looks_for_lost = True
         self.mask_of_heads: torch.Tensor | None = None  # of this step
 

@@ -19,20 +19,16 @@ ROOM = 64  # steps that are made room for at once; a step has to be captured aga
 
 
 class StaticBeamCaches(AncestorTable):
-    """The table. Its tensors are replaced in ``reorder`` alone; another ``mask`` means other entries, too.
+    """The table. Its tensors are replaced in ``reorder`` alone; another ``mask`` means other entries, too."""
 
-    Args:
-        sentences: B.
-        beams: M.
-        device: of the table.
-        dtype: of the scores.
-    """
+    @property
+    def tokens_at_first(self):
+        return ROOM
 
-    def __init__(self, sentences: int, beams: int, device: torch.device, dtype: torch.dtype = torch.float32):
-        shape = sentences, beams, ROOM * beams
-        super().__init__(beams, torch.full(shape, -math.inf, dtype=dtype, device=device))
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.steps = 0
-        self.place = torch.arange(beams, device=device)  # the columns of this step's tokens
+        self.place = torch.arange(self.beams, device=self.mask.device)  # the columns of this step's tokens
 
     def new_cache(self, layout):
         return self.remember(StaticBeamCache(layout, self))
