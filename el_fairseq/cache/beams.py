@@ -20,8 +20,8 @@ from el_fairseq.ops import grouped_attention, grouped_sdpa
 class AncestorTable:
     """Which of the tokens of a sentence are ancestors of each of its beams: the tokens that the beam consists of.
 
-    ``mask [B, M, tokens]`` is 0 where a token is one, -inf where it is not, and NaN for a beam that is lost; it is
-    added to scores. The group's caches are in ``caches``.
+    ``mask [N, tokens]``, of N = B·M rows, is 0 where a token is one, -inf where it is not, and NaN for a beam that is
+    lost; it is added to scores. The group's caches are in ``caches``.
 
     Args:
         sentences: B.
@@ -36,7 +36,7 @@ class AncestorTable:
     def __init__(self, sentences: int, beams: int, device: torch.device, dtype: torch.dtype = torch.float32):
         self.beams = beams
         masked = torch.tensor(-math.inf, dtype=dtype, device=device)
-        self.mask = masked.repeat(sentences, beams, self.tokens_at_first * beams)
+        self.mask = masked.repeat(sentences * beams, self.tokens_at_first * beams)
         self.others = masked.repeat(beams, beams).fill_diagonal_(0.0)  # of the tokens of one step, [M, M]
         self.caches: weakref.WeakSet = weakref.WeakSet()  # a cycle would outlive the batch
 
@@ -52,8 +52,25 @@ class AncestorTable:
         """
         finite = new.isfinite()
         lost = ~finite.movedim(1, 0).flatten(1).all(dim=1)  # [N]
-        self.mask.masked_fill_(lost.view(-1, self.beams, 1), math.nan)
+        self.mask.masked_fill_(lost.unsqueeze(1), math.nan)
         return new.masked_fill(~finite, 0.0)
+
+    def new_columns(self, padding: torch.Tensor | None) -> torch.Tensor:
+        """The mask of one token more of each beam, ``[N, M]``; ``padding [N, 1]`` are left out."""
+        if padding is None:
+            return self.others.repeat(self.mask.size(0) // self.beams, 1)
+        tokens = padding.view(-1, 1, self.beams)
+        return self.others.masked_fill(tokens, -math.inf).flatten(0, 1)  # [M, M] -> [B, M, M] -> [N, M]
+
+    def mask_of_sentences(self) -> torch.Tensor:
+        """``[B, 1, M, tokens]``, a view: a mask for all heads."""
+        rows, tokens = self.mask.shape
+        return self.mask.view(rows // self.beams, 1, self.beams, tokens)
+
+    def mask_of_beams(self) -> torch.Tensor:
+        """``[B, M, 1, tokens]``, a view: a mask for each beam."""
+        rows, tokens = self.mask.shape
+        return self.mask.view(rows // self.beams, self.beams, 1, tokens)
 
     def side_by_side(self, new: torch.Tensor) -> torch.Tensor:
         """Entries of one token a beam, ``[P, N, K, 1, C]``, as M tokens of a sentence, ``[P, B, K, M, C]``."""
@@ -92,12 +109,9 @@ class BeamCaches(AncestorTable):
     def enter(self, tokens: int, padding: torch.Tensor | None) -> None:
         """Enter this step's tokens, the last M of so many; ``padding [B·M, 1]`` are left out. Once a step, by the first
         layer that asks."""
-        if self.mask.size(2) < tokens:
-            new = self.others.expand(self.mask.size(0), -1, -1)  # [M, M] -> [B, M, M]
-            if padding is not None:
-                new = new.masked_fill(padding.view(-1, 1, self.beams), -math.inf)
-            self.mask = torch.cat((self.mask, new), dim=2)
-            self.mask_of_heads = self.mask.unsqueeze(1)  # [B, 1, M, tokens], for fused attention
+        if self.mask.size(1) < tokens:
+            self.mask = torch.cat((self.mask, self.new_columns(padding)), dim=1)
+            self.mask_of_heads = self.mask_of_sentences()
 
     def undo_step(self) -> None:
         """Take back the last token of each beam, and look for lost beams from now on: in what is kept, too.
@@ -105,31 +119,32 @@ class BeamCaches(AncestorTable):
         A key that is infinite goes unnoticed while its products with queries are -inf; with a query of the other sign
         it reaches the beams that it is masked for.
         """
-        self.mask = self.mask[:, :, : -self.beams].clone()
+        self.mask = self.mask[:, : -self.beams].clone()
         for cache in self.caches:
             cache.entries.length -= self.beams
             kept = cache.entries.filled
             finite = kept.isfinite()
             lost = ~finite.all(dim=4).all(dim=2).all(dim=0)  # [P, B, K, tokens, C] -> [B, tokens]
-            owners = ((self.mask == 0) & lost.unsqueeze(1)).any(dim=2, keepdim=True)  # [B, M, 1]
+            own = (self.mask == 0) & lost.repeat_interleave(self.beams, dim=0)
+            owners = own.any(dim=1, keepdim=True)  # [N, 1]
             self.mask.masked_fill_(owners, math.nan)
             kept.masked_fill_(~finite, 0.0)
         self.looks_for_lost = True
 
     def reorder(self, order):
         """As of ``CacheGroup``; the rows of a sentence stay side by side."""
-        b, beams, tokens = self.mask.shape
-        pruned = order.numel() < b * beams
-        self.mask = self.mask.view(b * beams, tokens).index_select(0, order).view(order.numel() // beams, beams, tokens)
+        rows, beams = self.mask.size(0), self.beams
+        pruned = order.numel() < rows
+        self.mask = self.mask.index_select(0, order)
         if pruned or any(cache.entries.room < beams for cache in self.caches):
-            self._evict(sentences_of_rows(order, beams, b) if pruned else None)
+            self._evict(sentences_of_rows(order, beams, rows // beams) if pruned else None)
 
     def _evict(self, sentences):
         """Keep ``sentences [B']`` (None: all), and the ancestors of their beams."""
-        alive = (self.mask == 0).any(dim=1)  # [B', tokens]
+        alive = (self.mask == 0).unflatten(0, (-1, self.beams)).any(dim=1)  # [B', tokens]
         count = int(alive.sum(dim=1).max())
         kept = alive.byte().sort(dim=1, descending=True, stable=True).indices[:, :count]  # first those that are alive
-        self.mask = self.mask.gather(2, kept.unsqueeze(1).expand(-1, self.beams, -1))
+        self.mask = self.mask.gather(1, kept.repeat_interleave(self.beams, dim=0))
         if sentences is None:
             sentences = torch.arange(alive.size(0), device=alive.device)
         for cache in self.caches:
@@ -154,7 +169,8 @@ class BeamCache(Cache):
 
     def attend(self, query, attn_mask, **softmax):
         refuse_mask(attn_mask)
-        return grouped_attention(query, *keys_and_values(self.entries.filled), self.table.mask.unsqueeze(2), **softmax)
+        mask = self.table.mask_of_beams()
+        return grouped_attention(query, *keys_and_values(self.entries.filled), mask, **softmax)
 
     def decode(self, qkv, heads, padding, scale):
         table = self.table

@@ -35,14 +35,13 @@ class StaticBeamCaches(AncestorTable):
 
     def begin_step(self, padding: torch.Tensor) -> None:
         """Enter the tokens of this step, of which ``padding [B·M, 1]`` are left out; once, before the layers."""
-        new = self.others.masked_fill(padding.view(-1, 1, self.beams), -math.inf)  # [B, M, M]
-        self.mask.index_copy_(2, self.place, new)
+        self.mask.index_copy_(1, self.place, self.new_columns(padding))
 
     def reorder(self, order):
         """As of ``CacheGroup``. There are other tensors where sentences are pruned or there has to be more room."""
         self.steps += 1
-        rows = self.mask.flatten(0, 1).index_select(0, order).view(-1, *self.mask.shape[1:])
-        pruned, full = rows.size(0) < self.mask.size(0), self.steps * self.beams == rows.size(2)
+        rows = self.mask.index_select(0, order)
+        pruned, full = rows.size(0) < self.mask.size(0), self.steps * self.beams == rows.size(1)
         if pruned:
             sentences = order[:: self.beams] // self.beams
             for cache in self.caches:
@@ -73,18 +72,19 @@ class StaticBeamCache(Cache):
 
     def _write(self, new):
         if self.entries is None:
-            self.entries = new.new_zeros(*new.shape[:3], self.table.mask.size(2), new.size(4))
+            self.entries = new.new_zeros(*new.shape[:3], self.table.mask.size(1), new.size(4))
         self.entries.index_copy_(3, self.table.place, new)
 
     def attend(self, query, attn_mask, **softmax):
         refuse_mask(attn_mask)
-        return grouped_attention(query, *keys_and_values(self.entries), self.table.mask.unsqueeze(2), **softmax)
+        mask = self.table.mask_of_beams()
+        return grouped_attention(query, *keys_and_values(self.entries), mask, **softmax)
 
     def decode(self, qkv, heads, padding, scale):
         query = self.table.of_sentences(qkv, heads)[0]
         entries = qkv.view(qkv.size(0), 3, heads, 1, -1).transpose(0, 1)  # [N, 3·H·d] -> [3, N, H, 1, d]
         self.append(entries[1:], padding)
-        return self.table.attend_fused(query, self.entries, self.table.mask.unsqueeze(1), scale)
+        return self.table.attend_fused(query, self.entries, self.table.mask_of_sentences(), scale)
 
     def reorder(self, order):
         """Nothing to do: the table follows the beams."""

@@ -14,7 +14,7 @@ def attention_step(attention, incremental_state):
 
     It is called with padding (of this step's tokens, ``[N, 1]``, or of the source, ``[B, S]``; or None), whether
     weights are wanted, and the source ``[S, B, D]`` of cross-attention, as long as the weights, the mode and the
-    options of the module stay. It returns the output ``[N, D]``, and weights ``[N, H, 1, S]`` or None.
+    options of the module stay. It returns the output ``[N, D]``, and the heads' mean weights ``[N, S]`` or None.
     """
     if type(attention) is ELMultiheadAttention:
         kind = _SelfAttentionStep if attention.self_attention else _CrossAttentionStep
@@ -26,9 +26,15 @@ def attention_step(attention, incremental_state):
         output, weights = attention.forward(
             query, key, key, padding, incremental_state, wanted, source is not None, need_head_weights=wanted
         )
-        return output.squeeze(0), None if weights is None else weights.transpose(0, 1)
+        return output.squeeze(0), None if weights is None else mean_of_heads(weights.squeeze(2), 0, x)
 
     return by_module
+
+
+def mean_of_heads(weights, heads, like):
+    """As fairseq's decoder: ``weights``, in float32 and rounded to the dtype of ``like``, on average over axis
+    ``heads``."""
+    return weights.float().to(like).mean(dim=heads)
 
 
 class _SelfAttentionStep:
@@ -85,11 +91,12 @@ class _CrossAttentionStep:
             query = el_query(query * attention.scaling, attention.k_proj.weight, attention.num_heads)  # -> [N, H, D]
             context, weights, _ = grouped_attention(query.unsqueeze(2), key, None, mask, want_weights=wanted)
             context = el_output(context.squeeze(2), attention.v_proj.weight, attention.v_proj.bias)
+            weights = mean_of_heads(weights.squeeze(2), 1, x) if wanted else None
         else:
             query = query.view(key.size(0), -1, *key.shape[1::2]).transpose(1, 2)  # [N, D] -> [B, H, M, d]
             context, _ = grouped_sdpa(query, key, value, mask, scale=attention.scaling)
             context = context.transpose(1, 2).reshape(x.shape[0], -1)  # [B, H, M, d] -> [B·M, H·d]
-            weights = self._weights(query, key, mask) if wanted else None
+            weights = mean_of_heads(self._weights(query, key, mask), 1, x).flatten(0, 1) if wanted else None
         return self.output(context), weights
 
     def _mask(self, padding, dtype):
@@ -101,9 +108,7 @@ class _CrossAttentionStep:
         return self.mask
 
     def _weights(self, query, key, mask):
-        """Attention weights ``[N, H, 1, S]``, which fused attention does not give."""
-        b, h, m, d = query.shape
-        scores = torch.bmm(query.reshape(b * h, m, d), key.flatten(0, 1).transpose(1, 2)).mul_(self.attention.scaling)
-        scores = scores.view(b, h, m, -1)
-        weights = softmax(scores if mask is None else scores.add_(mask))  # [B, H, M, S]
-        return weights.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+        """Attention weights ``[B, H, M, S]``, which fused attention does not give."""
+        scores = torch.bmm(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)).mul_(self.attention.scaling)
+        scores = scores.view(*query.shape[:3], -1)
+        return softmax(scores if mask is None else scores.add_(mask))

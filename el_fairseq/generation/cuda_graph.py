@@ -86,7 +86,7 @@ class GraphedStep:
 
     def __call__(self, tokens, encoder_out):
         """As of ``DecoderStep``; the features hold until the next step."""
-        x, padding = self.step.inputs(tokens)
+        x, padding = self.step.inputs(tokens), self.step.padding(tokens)
         self.step.set_source(encoder_out)
         tensors = (self.step.source, self.caches.mask)
         if self.seen is None or any(a is not b for a, b in zip(self.seen, tensors)):

@@ -20,6 +20,7 @@ from el_fairseq.stock import changed_module, has_stock_method
 
 EXTRACT = ("extract_features", "extract_features_scriptable")
 DROPOUTS = ("dropout_module", "activation_dropout_module")
+POSITIONS = (LearnedPositionalEmbedding, SinusoidalPositionalEmbedding)  # that read the number of tokens alone
 EXTRAS = {
     "c_attn": "--scale-heads",
     "attn_ln": "--scale-attn",
@@ -91,11 +92,12 @@ class DecoderStep:
             self.caches.looks_for_lost = False  # this does, once a step instead of once a layer
 
     def __call__(self, tokens, encoder_out):
-        """As ``TransformerDecoder.forward(features_only=True)`` for the last of ``tokens [N, n]``: features ``[N, D]``,
-        and the attention of the last layer to the source, ``[N, S]``, or None."""
-        x, padding = self.inputs(tokens)
+        """As ``TransformerDecoder.forward(features_only=True)`` for ``NewestTokens``: features ``[N, D]``, and the
+        attention of the last layer to the source, ``[N, S]``, or None."""
+        x = self.inputs(tokens)
         self.set_source(encoder_out)
-        padding = padding if bool(padding.any()) else None
+        padding = self.padding(tokens) if tokens.may_be_padding else None
+        padding = None if padding is None or not bool(padding.any()) else padding
         features, attention = self.layers(x, padding)
         if self.caches is not None and not self.caches.looks_for_lost and not is_finite(features):
             self.caches.undo_step()
@@ -112,26 +114,31 @@ class DecoderStep:
                 self.source_padding = padding.bool() if bool(padding.any()) else None
 
     def inputs(self, tokens):
-        """What the first layer reads for the last of ``tokens [N, n]``, ``[N, D]``, and whether that is padding,
-        ``[N, 1]``."""
-        decoder, last = self.decoder, tokens[:, -1]
-        x = decoder.embed_tokens(last).mul_(decoder.embed_scale)
+        """What the first layer reads of ``NewestTokens``, ``[N, D]``."""
+        decoder = self.decoder
+        x = decoder.embed_tokens(tokens.last).mul_(decoder.embed_scale)
         if decoder.project_in_dim is not None:
             x = decoder.project_in_dim(x)
         if decoder.embed_positions is not None:
             x += self._position(tokens)
-        x = x if decoder.layernorm_embedding is None else decoder.layernorm_embedding(x)
-        return x, last.eq(decoder.padding_idx).unsqueeze(1)
+        return x if decoder.layernorm_embedding is None else decoder.layernorm_embedding(x)
+
+    def padding(self, tokens):
+        """Which of ``NewestTokens`` are padding, ``[N, 1]``."""
+        return tokens.last.eq(self.decoder.padding_idx).unsqueeze(1)
 
     def _position(self, tokens):
-        """The embedding of the last position of ``tokens [N, n]``, ``[D]`` or one a row."""
+        """The embedding of the position of ``NewestTokens``, ``[D]`` or one a row."""
         module = self.decoder.embed_positions
-        place = tokens.size(1) if module.padding_idx is None else module.padding_idx + tokens.size(1)
+        place = tokens.count if module.padding_idx is None else module.padding_idx + tokens.count
         if type(module) is LearnedPositionalEmbedding:
             return module.weight[place]
-        if type(module) is SinusoidalPositionalEmbedding and place < module.weights.size(0) and not module.onnx_trace:
+        if type(module) is not SinusoidalPositionalEmbedding:
+            return module(tokens.whole, incremental_state=self.state)[:, -1]
+        if place < module.weights.size(0) and not module.onnx_trace:
             return module.weights[place]
-        return module(tokens, incremental_state=self.state)[:, -1]
+        shape_alone = tokens.last.unsqueeze(1).expand(-1, tokens.count)
+        return module(shape_alone, incremental_state=self.state)[:, -1]
 
     def layers(self, x, padding, draws=True):
         """From inputs ``[N, D]`` to features and attention. ``draws``: random numbers, where stock would."""
@@ -144,7 +151,7 @@ class DecoderStep:
             x = self.decoder.layer_norm(x)
         if self.decoder.project_out_dim is not None:
             x = self.decoder.project_out_dim(x)
-        return x, None if weights is None else weights.float().to(x).mean(dim=1).squeeze(1)  # [N, H, 1, S] -> [N, S]
+        return x, weights
 
 
 class _Layer:
@@ -161,7 +168,7 @@ class _Layer:
         self.first, self.activation, self.second = linear_fn(layer.fc1), layer.activation_fn, linear_fn(layer.fc2)
 
     def __call__(self, x, padding, source, source_padding, wanted):
-        """``x [N, D]`` -> ``[N, D]``, and the weights of cross-attention where they are wanted."""
+        """``x [N, D]`` -> ``[N, D]``, and the heads' mean weights of cross-attention, ``[N, S]``, where wanted."""
         before, weights = self.normalizes_before, None
         y, _ = self.self_attention(self.norm_self(x) if before else x, padding, False)
         x = y.add_(x) if before else self.norm_self(y.add_(x))

@@ -11,7 +11,8 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 
 from el_fairseq.generation.encode import encode
 from el_fairseq.generation.forked import before_decoding
-from el_fairseq.generation.hypotheses import AttentionTrace, FinishedHypotheses
+from el_fairseq.generation.hypotheses import FinishedHypotheses
+from el_fairseq.generation.live_beams import Candidates, LiveBeams
 from el_fairseq.generation.memory import StateMeter
 from el_fairseq.generation.next_token import NextToken
 from el_fairseq.generation.ngram_block import let_ngrams_block
@@ -23,7 +24,7 @@ from el_fairseq.generation.session import StepSession
 from el_fairseq.generation.source import source_and_lengths
 from el_fairseq.generation.statistics import GenerationStatistics
 from el_fairseq.internals import own_registries
-from el_fairseq.ops import grouped_topk
+from el_fairseq.ops import best_of_rows, grouped_topk
 
 logger = logging.getLogger(__name__)
 
@@ -82,30 +83,31 @@ class ELSequenceGenerator(SequenceGenerator):
         meter = self.meter.start_batch(encoder_outs)
         plan = plan_batch(self, bsz, prefix_tokens)
         rows = torch.arange(bsz, device=source.device).repeat_interleave(self.beam_size)
-        live = _LiveBeams(self, sample, rows, max_len, bos_token, prefix_tokens, src_lengths)
+        live = LiveBeams(self, sample, rows, max_len, bos_token, prefix_tokens, src_lengths, plan)
         session = self._start_session(plan, live, self.model.reorder_encoder_out(encoder_outs, rows), max_len)
         del encoder_outs
-        finished = FinishedHypotheses(bsz, self.beam_size, max_len, self.eos, source.device, not plan.prune_late)
-        pruning, trace = Pruning(plan.prune_late), AttentionTrace()
+        finished = FinishedHypotheses(bsz, self.beam_size, self.eos, source.device, not plan.prune_late)
+        pruning = Pruning(plan.prune_late)
         for step in range(live.length, max_len + 1):  # one more for end-of-sentence
-            lprobs, attention = session.step(step, live.tokens[:, : step + 1])
+            lprobs, attention = session.step(step, live.newest(step))
             going_on = lprobs.size(0) - pruning.known * self.beam_size
             meter.observe(session.encoder_outs, session.states, rows=going_on, steps=step + 1)
-            trace.add(attention)
+            live.history.add_attention(attention)
             lprobs = self._constrain(step, max_len, lprobs, live)
-            candidates = self._search(step, lprobs, live)
-            ended = self._finish(step, max_len, candidates, live, finished)
+            candidates = self._search(step, max_len, lprobs, live)
+            if candidates.none_ends:
+                session.reorder(live.go_on(step, candidates), False)
+                continue
+            ended = self._finish(step, candidates, live, finished)
             all_ended, prune = pruning.due(ended)
             if step == max_len or all_ended:
                 break
-            order = live.advance(step, candidates, ended if prune else None)
-            trace.parents.append(order)
-            session.reorder(order, prune)
-        without = finished.drop_rest()
+            session.reorder(live.advance(step, candidates, ended if prune else None), prune)
+        without = finished.without_any()
         if without > 0:
             message = "no hypothesis could end within --max-len-a/b (%d tokens) for %d of %d sentences: theirs is empty"
             logger.warning(message, max_len, without, bsz)
-        return finished.to_lists(trace.follow(finished), lprobs.dtype)
+        return finished.to_lists(live.history, lprobs.dtype)
 
     def _start_session(self, plan, live, encoder_outs, max_len):
         """What decodes this batch. Where prefixes are prefilled, beam search goes on after what all of them have in
@@ -116,7 +118,7 @@ class ELSequenceGenerator(SequenceGenerator):
             return StepSession(self.model, encoder_outs, next_token, plan.caches)
         lengths = prefix_lengths(live.prefix_tokens, self.pad, self.eos, limit=max_len)
         given = live.prefix_tokens[:, : max(lengths)]
-        tokens = torch.cat((live.tokens[:: self.beam_size, :1], given), dim=1)
+        tokens = torch.cat((live.last[:: self.beam_size].unsqueeze(1), given), dim=1)
         session = PrefixSession(next_token, tokens, lengths, self.beam_size)
         if type(self.search) is BeamSearch and self.repeat_ngram_blocker is None:
             common = given[:, : min(lengths)]
@@ -136,6 +138,10 @@ class ELSequenceGenerator(SequenceGenerator):
 
     def _constrain(self, step, max_len, lprobs, live):
         """Log-probabilities ``[rows, V]`` after language-model fusion and all rules on the next token."""
+        if live.is_plain(step, max_len):  # what is no number is left to ``_search``
+            if self.unk_penalty:
+                lprobs.select(1, self.unk).sub_(self.unk_penalty)
+            return lprobs.index_fill_(1, live.never(step), -math.inf)
         if self.lm_model is not None:
             lm_out = self.lm_model(live.tokens[:, : step + 1])
             lm_lprobs = self.lm_model.get_normalized_probs(lm_out, log_probs=True, sample=None)
@@ -147,12 +153,13 @@ class ELSequenceGenerator(SequenceGenerator):
         if step >= max_len:
             lprobs[:, : self.eos] = -math.inf
             lprobs[:, self.eos + 1 :] = -math.inf
-        live.scores = live.scores.to(lprobs.dtype)
+        live.set_dtype(lprobs.dtype)
         prefix = live.prefix_tokens
         if prefix is not None and step < prefix.size(1) and step < max_len:
             lprobs, live.tokens, live.scores = self._prefix_tokens(
                 step, lprobs, live.scores, live.tokens, prefix, self.beam_size
             )
+            live.take_first_beams(prefix[:, step] == self.eos)
         else:
             if step < self.min_len:
                 lprobs.select(1, self.eos).fill_(-math.inf)
@@ -162,24 +169,35 @@ class ELSequenceGenerator(SequenceGenerator):
             lprobs = self.repeat_ngram_blocker(live.tokens, lprobs, live.bsz, self.beam_size, step)
         return lprobs
 
-    def _search(self, step, lprobs, live):
-        """The search's best candidates, ``(scores, tokens, beams)``, each ``[b, 2·M]`` or fewer. Uses up ``lprobs``."""
+    def _search(self, step, max_len, lprobs, live):
+        """The search's best ``Candidates``. Uses up ``lprobs``."""
+        if live.is_plain(step, max_len):
+            found = best_of_rows(lprobs, live.last_scores, 2 * self.beam_size, live.bsz)
+            if found is not None:
+                first = found[1].numpy()[:, : self.beam_size]
+                return Candidates(*found, none_ends=not (live.some_ignored or (first == self.eos).any()))
+            lprobs.nan_to_num_(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
         if self.should_set_src_lengths:
             self.search.set_src_lengths(live.src_lengths)
-        lprobs = lprobs.view(live.bsz, -1, self.vocab_size)
-        if type(self.search) is BeamSearch and step > 0:
-            return best_continuations(lprobs, live.scores[:, step - 1].view(live.bsz, -1, 1))
-        return self.search.step(
-            step,
-            lprobs,
-            live.scores.view(live.bsz, self.beam_size, -1)[:, :, :step],
-            live.tokens[:, : step + 1],
-            live.sample_ids,
-        )
+        if type(self.search) is BeamSearch:
+            lprobs = lprobs.reshape(live.bsz, -1, self.vocab_size)
+            if step == 0:  # all beams are one
+                lprobs = lprobs[:, :1].contiguous()
+            scores = live.last_scores.view(live.bsz, -1, 1)[:, : lprobs.size(1)]
+            scores, tokens, beams = best_continuations(lprobs, scores, 2 * self.beam_size)
+        else:
+            scores, tokens, beams = self.search.step(
+                step,
+                lprobs.view(live.bsz, -1, self.vocab_size),
+                live.scores.view(live.bsz, self.beam_size, -1)[:, :, :step],
+                live.tokens[:, : step + 1],
+                live.sample_ids,
+            )
+        return Candidates(scores, tokens, live.row_of(beams), none_ends=False)
 
-    def _finish(self, step, max_len, candidates, live, finished):
+    def _finish(self, step, candidates, live, finished):
         """Store the candidates that end and return which sentences, ``[b]``, have all their hypotheses."""
-        scores, tokens, beams = candidates
+        scores, tokens, rows, _ = candidates
         live.ends = tokens.eq(self.eos) & scores.ne(-math.inf)
         live.ends[:, : self.beam_size] &= ~live.ignored
         ended = live.ends[:, : self.beam_size]  # only a candidate among the first M may end
@@ -187,19 +205,21 @@ class ELSequenceGenerator(SequenceGenerator):
         normalized = top / (step + 1) ** self.len_penalty if self.normalize_scores else top
         if self.match_source_len:
             normalized = normalized.masked_fill((step > live.src_lengths).unsqueeze(1), -math.inf)
-        row_of = live.row_of(beams[:, : self.beam_size])
-        finished.add(step, ended, live.ids, row_of, live.tokens, live.scores, (top, normalized))
+        finished.add(step, ended, live.ids, rows[:, : self.beam_size], top, normalized)
         return finished.count[live.ids] == self.beam_size
 
 
-def best_continuations(lprobs, scores):
+def best_continuations(lprobs, scores, count):
     """One step of ``BeamSearch``, without a copy of all log-probabilities: they become the sums.
 
-    Args: lprobs: ``[b, M, V]``. scores: ``[b, M, 1]``, of the hypotheses so far.
+    Args:
+        lprobs: ``[b, M, V]``.
+        scores: ``[b, M, 1]``, of the hypotheses so far.
+        count: of candidates, at most.
     """
-    b, beams, vocabulary = lprobs.shape
-    sums = lprobs.add_(scores).view(b, -1)
-    best, places = grouped_topk(sums, min(2 * beams, sums.size(1) - 1))  # as many as can be without padding
+    b, _, vocabulary = lprobs.shape
+    sums = lprobs.add_(scores).flatten(1)
+    best, places = grouped_topk(sums, min(count, sums.size(1) - 1))  # as many as can be without padding
     return best, places % vocabulary, places // vocabulary
 
 
@@ -226,64 +246,3 @@ def twin_of(generator):
     """The EL twin of a stock generator; a generator of another class as it is."""
     twin = TWINS.get(type(generator))
     return generator if twin is None else twin.adopt(generator)
-
-
-class _LiveBeams:
-    """The beams of the sentences still in the batch: ``b`` sentences, ``rows = b·M``, the rows of one side by side."""
-
-    def __init__(self, generator, sample, rows, max_len, bos_token, prefix_tokens, src_lengths):
-        self.search, self.beam_size = generator.search, generator.beam_size
-        device = rows.device
-        self.bsz = rows.numel() // self.beam_size
-        self.ids = torch.arange(self.bsz, device=device)  # where in the batch each sentence stood
-        self.sample_ids = sample["id"] if torch.is_tensor(sample.get("id")) else self.ids
-        self.tokens = torch.full((rows.numel(), max_len + 2), generator.pad, dtype=torch.long, device=device)
-        self.tokens[:, 0] = generator.eos if bos_token is None else bos_token
-        self.scores = torch.zeros(rows.numel(), max_len + 1, device=device)  # cumulative
-        self.prefix_tokens, self.src_lengths = prefix_tokens, src_lengths
-        self.ignored = torch.zeros(self.bsz, self.beam_size, dtype=torch.bool, device=device)
-        self.ends = None  # [b, candidates], set at each step
-        self.length = 0  # tokens that the beams had before the first step
-
-    def start_after(self, tokens, scores):
-        """Begin with ``tokens [B, c]``, which had ``scores [B, c]``: the first beam lives, as after forced steps."""
-        self.length = tokens.size(1)
-        self.tokens[:, 1 : self.length + 1] = tokens.repeat_interleave(self.beam_size, dim=0)
-        self.scores = self.scores.type_as(scores)
-        self.scores[:, : self.length] = -math.inf
-        self.scores[:: self.beam_size, : self.length] = scores.cumsum(dim=1)
-
-    def row_of(self, beams):
-        """Row numbers of ``beams [b, n]``."""
-        return beams + torch.arange(self.bsz, device=beams.device).unsqueeze(1) * self.beam_size
-
-    def advance(self, step, candidates, ended):
-        """Drop the sentences in ``ended [b]``, if given, and continue with the best M candidates that go on of each.
-
-        Returns the row that each row continues, ``[b'·M]`` in the numbering before.
-        """
-        scores, tokens, beams = candidates
-        rows, ends = self.row_of(beams), self.ends
-        if ended is not None:
-            kept = (~ended).nonzero().squeeze(1)
-            self._keep(kept)
-            rows, ends, scores, tokens = rows[kept], ends[kept], scores[kept], tokens[kept]
-        ends[:, : self.beam_size] |= self.ignored
-        # Candidates that go on come first, each group in the order of the search.
-        rank = torch.arange(ends.size(1), device=ends.device) + ends.long() * 2 * self.beam_size
-        rank, chosen = torch.topk(rank, k=self.beam_size, dim=1, largest=False)
-        self.ignored = rank >= 2 * self.beam_size
-        order = rows.gather(1, chosen).view(-1)
-        self.tokens, self.scores = self.tokens.index_select(0, order), self.scores.index_select(0, order)
-        self.tokens[:, step + 1] = tokens.gather(1, chosen).view(-1)
-        self.scores[:, step] = scores.gather(1, chosen).view(-1)
-        self.search.update_constraints(chosen)
-        return order
-
-    def _keep(self, kept):
-        self.search.prune_sentences(kept)
-        self.bsz = kept.numel()
-        self.ids, self.sample_ids = self.ids[kept], self.sample_ids[kept]
-        self.src_lengths, self.ignored = self.src_lengths[kept], self.ignored[kept]
-        if self.prefix_tokens is not None:
-            self.prefix_tokens = self.prefix_tokens[kept]

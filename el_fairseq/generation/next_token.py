@@ -1,10 +1,13 @@
 """Log-probabilities of the next token, at every step of a batch in the same memory."""
 
+import math
+
 import torch
 
 from el_fairseq.cache import CACHES
 from el_fairseq.generation.cuda_graph import GraphedStep
 from el_fairseq.generation.decoder_step import DecoderStep
+from el_fairseq.ops import row_width
 from el_fairseq.ops.products import linear_fn
 
 LOG_SOFTMAX_DTYPE = torch.float32  # fairseq.utils.log_softmax, whatever the dtype of the model
@@ -26,7 +29,7 @@ class NextToken:
 
     def __init__(self, ensemble, temperature, plan):
         self.ensemble, self.temperature, self.plan = ensemble, temperature, plan
-        self.buffer = None  # [rows, V]
+        self.buffer = self.lprobs = None  # for the largest number of rows, and for that of the last step
         self.step = None  # the ``DecoderStep`` of the batch, or its ``GraphedStep``
         if plan.one_product:
             decoder = ensemble.single_model.decoder
@@ -34,10 +37,10 @@ class NextToken:
             self.vocabulary = decoder.output_projection.weight.size(0)  # a tied embedding may have grown
 
     def __call__(self, tokens, encoder_outs, states):
-        """As ``EnsembleModel.forward_decoder``: the last of ``tokens [rows, n]`` is read; log-probabilities
-        ``[rows, V]``, which hold until the next step, and attention weights ``[rows, S]`` or None."""
+        """As ``EnsembleModel.forward_decoder``, of ``NewestTokens``: log-probabilities ``[rows, V]``, which hold until
+        the next step, and attention weights ``[rows, S]`` or None."""
         if not self.plan.one_product:
-            return self.ensemble.forward_decoder(tokens, encoder_outs, states, self.temperature)
+            return self.ensemble.forward_decoder(tokens.whole, encoder_outs, states, self.temperature)
         source = encoder_outs[0] if self.ensemble.has_encoder() else None
         features, attention = self._features(tokens, source, states[0])
         return self.normalize(features), attention
@@ -51,17 +54,16 @@ class NextToken:
                 if self.plan.capture is not None:
                     self.step = GraphedStep(self.step, state[CACHES], self.plan.capture)
             return self.step(tokens, source)
-        features, extra = decoder.forward(tokens, encoder_out=source, incremental_state=state, features_only=True)
+        features, extra = decoder.forward(tokens.whole, encoder_out=source, incremental_state=state, features_only=True)
         attention = None if extra is None else extra["attn"][0]
         return features[:, -1], None if attention is None else attention[:, -1]
 
     def normalize(self, features):
         """Features ``[rows, D]`` of the one model -> log-probabilities ``[rows, V]``, in the buffer."""
         rows, vocabulary = features.size(0), self.vocabulary
-        if self.buffer is None or self.buffer.size(0) < rows:
-            self.buffer = features.new_empty(rows, vocabulary, dtype=LOG_SOFTMAX_DTYPE)
-        lprobs = self.buffer if self.buffer.size(0) == rows else self.buffer[:rows]
-        parts = 1
+        if self.lprobs is None or self.lprobs.size(0) != rows:
+            self.lprobs = self._buffer_of(rows, features)
+        lprobs, parts = self.lprobs, 1
         if features.device.type == "cpu":
             parts = min(rows, -(-rows * vocabulary * features.element_size() // PART_BYTES))
         if parts == 1:
@@ -70,6 +72,15 @@ class NextToken:
             for some, out in zip(features.tensor_split(parts), lprobs.tensor_split(parts)):
                 self._normalize(some, out)
         return lprobs
+
+    def _buffer_of(self, rows, features):
+        """``[rows, V]``, the first rows of the buffer; rows as far apart as ``best_of_rows`` expects, if it reads them."""
+        if self.buffer is None or self.buffer.size(0) < rows:
+            by_groups = features.device.type == "cpu" and not self.plan.whole_rows
+            width = row_width(self.vocabulary) if by_groups else self.vocabulary
+            self.buffer = features.new_empty(rows, width, dtype=LOG_SOFTMAX_DTYPE)
+            self.buffer[:, self.vocabulary :] = -math.inf
+        return self.buffer[:rows, : self.vocabulary]
 
     def _normalize(self, features, out):
         logits = self.project(features)

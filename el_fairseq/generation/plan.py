@@ -31,7 +31,7 @@ from fairseq.sequence_generator import EnsembleModel
 from el_fairseq.cache import BeamCaches, CacheGroup, Layout, StaticBeamCaches, hidden_everywhere
 from el_fairseq.convert.el_attention import draws_dropout, is_converted, layers_of, unwrapped, why_foreign
 from el_fairseq.generation.cuda_graph import Capture, capturer
-from el_fairseq.generation.decoder_step import change_in_decoder, why_no_fast_step
+from el_fairseq.generation.decoder_step import POSITIONS, change_in_decoder, why_no_fast_step
 from el_fairseq.generation.free_memory import free_memory
 from el_fairseq.generation.prefill import why_no_prefill
 from el_fairseq.modules.el_attention import ELMultiheadAttention
@@ -57,6 +57,7 @@ class BatchPlan(NamedTuple):
     capture: Capture | None  # steps are replayed as CUDA graphs that this captures
     prefill: bool  # prefixes are read in one pass
     prune_late: bool  # sentences that have ended leave by halves
+    whole_rows: bool  # all tokens and scores of each beam are kept in order, instead of back-pointers alone
 
 
 def plan_batch(generator, sentences: int, prefix_tokens: torch.Tensor | None) -> BatchPlan:
@@ -69,6 +70,7 @@ def plan_batch(generator, sentences: int, prefix_tokens: torch.Tensor | None) ->
         log_once(f"prompts are read token by token, without a prefill: {no_prefill}")
     capture: Capture | None = None
     caches: list[CacheGroup | None] = [None] * ensemble.models_size
+    whole_rows = why_whole_rows(generator, no_fast_step, no_prefill, prefix_tokens)
     no_graphs: str | None = "prefill"
     if no_prefill is not None:
         device = next(ensemble.single_model.parameters(), torch.empty(0)).device
@@ -82,6 +84,7 @@ def plan_batch(generator, sentences: int, prefix_tokens: torch.Tensor | None) ->
         ("log-probabilities in one buffer", no_one_product),
         ("steps on the fast path", no_fast_step),
         ("steps as CUDA graphs", None if capture else no_graphs),
+        ("back-pointers alone", whole_rows),
     ):
         explain(what if reason is None else f"not {what}: {reason}")
     if no_fast_step is not None:
@@ -89,7 +92,15 @@ def plan_batch(generator, sentences: int, prefix_tokens: torch.Tensor | None) ->
             _log_what_was_changed(unwrapped(model))
     # Stock refuses a sentence that goes on after an end of sentence in its prefix.
     prune_late = capture is not None and (prefix_tokens is None or not bool(prefix_tokens.eq(generator.eos).any()))
-    return BatchPlan(no_one_product is None, no_fast_step is None, caches, capture, no_prefill is None, prune_late)
+    return BatchPlan(
+        one_product=no_one_product is None,
+        fast_step=no_fast_step is None,
+        caches=caches,
+        capture=capture,
+        prefill=no_prefill is None,
+        prune_late=prune_late,
+        whole_rows=whole_rows is not None,
+    )
 
 
 def costs(request, rate):
@@ -204,6 +215,33 @@ def why_no_one_product(ensemble):
         if not has_stock_method(part, name, *owners):
             return f"{type(part).__name__}.{name} is not stock's"
     return None
+
+
+def why_whole_rows(generator, no_fast_step, no_prefill, prefix_tokens):
+    """Why more is read of beams than their last tokens and scores, or None.
+
+    Args:
+        generator: the ``ELSequenceGenerator``.
+        no_fast_step, no_prefill: reasons of the plan, or None.
+        prefix_tokens: ``[B, P]`` or None.
+    """
+    if type(generator.search) is not BeamSearch:
+        return f"{type(generator.search).__name__} reads all scores"
+    if generator.lm_model is not None:
+        return "--lm-path: the language model reads all tokens"
+    if generator.repeat_ngram_blocker is not None:
+        return "--no-repeat-ngram-size reads all tokens"
+    if no_fast_step is not None:
+        return f"steps are not on the fast path: {no_fast_step}"
+    embed_positions = unwrapped(generator.model.single_model).decoder.embed_positions
+    if embed_positions is not None and type(embed_positions) not in POSITIONS:
+        return f"{type(embed_positions).__name__} may read all tokens"
+    if prefix_tokens is None:
+        return None
+    if no_prefill is not None:
+        return "prefixes are read token by token"
+    ends = prefix_tokens.eq(generator.pad) | prefix_tokens.eq(generator.eos)
+    return "prefixes of different lengths" if bool(ends.any()) else None
 
 
 def _log_what_was_changed(model):

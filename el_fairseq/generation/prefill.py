@@ -86,10 +86,10 @@ class PrefixSession:
             known = self._known(step).repeat_interleave(self.beams, dim=0)
             if started == 0:
                 return known
-            return known.index_copy_(0, rows, self._decode(tokens.index_select(0, rows)))
+            return known.index_copy_(0, rows, self._decode(tokens.index_select(rows)))
         if self.in_order:
             return self._decode(tokens)
-        return self._decode(tokens.index_select(0, rows)).index_select(0, self.places)
+        return self._decode(tokens.index_select(rows)).index_select(0, self.places)
 
     def reorder(self, order, pruned):
         places = self.places

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import torch
 
 from el_fairseq.cache import CACHES
+from el_fairseq.generation.newest_tokens import NewestTokens
 
 StepResult = tuple[torch.Tensor, torch.Tensor | None]
 
@@ -15,9 +16,9 @@ class Session(Protocol):
     encoder_outs: list[dict] | None  # one a model
     states: list[dict[str, Any]]  # incremental states, one a model
 
-    def step(self, step: int, tokens: torch.Tensor) -> StepResult:
-        """Log-probabilities ``[b·M, V]`` of the token after ``tokens [b·M, step + 1]``, which hold until the next step,
-        and the last token's attention to the source, ``[b·M, S]``, or None."""
+    def step(self, step: int, tokens: NewestTokens) -> StepResult:
+        """Log-probabilities ``[b·M, V]`` of what follows the ``step + 1`` tokens of each row, which hold until the next
+        step, and the last token's attention to the source, ``[b·M, S]``, or None."""
 
     def reorder(self, order: torch.Tensor, pruned: bool) -> None:
         """Follow the beams: row ``i`` continues row ``order[i]``; ``pruned``: sentences have left, too."""

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from el_fairseq import enable_el_attention
 from el_fairseq.cache import CACHES, BeamCaches
 from el_fairseq.generation.decoder_step import DecoderStep
+from el_fairseq.generation.newest_tokens import NewestTokens
 from el_fairseq.ops import grouped_topk, shared_kv_attention
 from el_fairseq.ops.packed import pack, packed_linear
 
@@ -150,7 +151,7 @@ def ways_to_step(task, model, sentences):
     def straight():
         step = DecoderStep(model.decoder, state())
         for n in range(1, STEPS + 1):
-            features, _ = step(tokens[:, :n], source)
+            features, _ = step(NewestTokens.of(tokens[:, :n]), source)
         return features
 
     return {"modules": by_modules, "straight": straight}

@@ -22,7 +22,7 @@ def new_entries(shape, rows):
 def tokens_of(entries, beam, table):
     """What ``beam`` (sentence, number) consists of, in any order: ``[P, K, t, C]`` sorted by its first number."""
     sentence, number = beam
-    kept = entries[:, sentence][:, :, table.mask[sentence, number] == 0]
+    kept = entries[:, sentence][:, :, table.mask[sentence * table.beams + number] == 0]
     return kept[:, :, kept[0, 0, :, 0].argsort()]
 
 
@@ -41,7 +41,7 @@ def test_beams_consist_of_the_tokens_that_moving_rows_would_hold(layout, seed):
         for cache in caches:
             cache.append(new, None)
         moving.append(new, None)
-        assert table.mask.shape == (sentences, beams, cache.entries.length)
+        assert table.mask.shape == (sentences * beams, cache.entries.length)
         for row in range(sentences * beams):
             for cache in caches:
                 actual = tokens_of(cache.entries.filled, divmod(row, beams), table)
@@ -66,7 +66,7 @@ def test_tokens_without_a_descendant_are_evicted():
         table.reorder(torch.tensor([0] * beams + [beams] * beams))
         assert cache.entries.length <= step + 1 + BLOCK * beams
     assert cache.entries.storage.size(3) <= steps + BLOCK * beams < beams * steps / 2
-    assert table.mask.shape == (2, beams, cache.entries.length)
+    assert table.mask.shape == (2 * beams, cache.entries.length)
 
 
 def test_nothing_moves_while_there_is_room():
@@ -76,8 +76,8 @@ def test_nothing_moves_while_there_is_room():
     place, kept = cache.entries.storage.data_ptr(), cache.entries.filled.clone()
     table.reorder(torch.tensor([2, 2, 0, 3, 5, 4]))
     assert cache.entries.storage.data_ptr() == place and torch.equal(cache.entries.filled, kept)
-    assert (table.mask[0] == 0).tolist() == [[False, False, True], [False, False, True], [True, False, False]]
-    assert (table.mask[1] == 0).tolist() == [[True, False, False], [False, False, True], [False, True, False]]
+    assert (table.mask[:3] == 0).tolist() == [[False, False, True], [False, False, True], [True, False, False]]
+    assert (table.mask[3:] == 0).tolist() == [[True, False, False], [False, False, True], [False, True, False]]
 
 
 def test_padding_is_hidden_from_all():
@@ -85,7 +85,7 @@ def test_padding_is_hidden_from_all():
     cache = table.new_cache(Layout.HIDDEN)
     cache.append(torch.randn(1, 2, 1, 1, 4), None)
     cache.append(torch.randn(1, 2, 1, 1, 4), torch.tensor([[False], [True]]))
-    assert (table.mask == 0).tolist() == [[[True, False, True, False], [False, True, False, False]]]
+    assert (table.mask == 0).tolist() == [[True, False, True, False], [False, True, False, False]]
 
 
 def test_tokens_of_all_beams_have_no_order_for_a_mask():
@@ -116,8 +116,8 @@ def test_what_is_no_number_is_lost_with_its_beam_alone(layout, value):
             new[:, 4, ..., 0] = value
         cache.append(new, None)
     assert cache.entries.filled.isfinite().all()
-    assert (table.mask == 0).sum(dim=2).tolist() == [[2, 2, 2], [2, 0, 2]]
-    assert table.mask.isnan().all(dim=2).tolist() == [[False] * 3, [False, True, False]]
+    assert (table.mask == 0).sum(dim=1).tolist() == [2, 2, 2, 2, 0, 2]
+    assert table.mask.isnan().all(dim=1).tolist() == [False, False, False, False, True, False]
 
 
 def test_large_numbers_are_not_lost():
@@ -137,12 +137,12 @@ def test_a_step_that_was_taken_back_may_be_taken_again(layout):
         for cache in caches:
             cache.append(new, None)
     table.undo_step()
-    assert table.mask.shape == (2, 3, 3) and table.looks_for_lost
+    assert table.mask.shape == (6, 3) and table.looks_for_lost
     for cache in caches:
         cache.append(third, None)
     expected = torch.stack((first, third), dim=3).squeeze(4)
     for row in range(6):
-        actual = caches[0].entries.filled[:, row // 3][:, :, table.mask[row // 3, row % 3] == 0]
+        actual = caches[0].entries.filled[:, row // 3][:, :, table.mask[row] == 0]
         assert torch.equal(actual, expected[:, row])
 
 

@@ -18,7 +18,7 @@ def addresses(table):
 def tokens_of(cache, beam, table):
     """What ``beam`` (sentence, number) consists of: ``[P, K, t, C]`` sorted by its first number."""
     sentence, number = beam
-    kept = cache.entries[:, sentence][:, :, table.mask[sentence, number] == 0]
+    kept = cache.entries[:, sentence][:, :, table.mask[sentence * table.beams + number] == 0]
     return kept[:, :, kept[0, 0, :, 0].argsort()]
 
 
@@ -61,8 +61,8 @@ def test_padding_is_left_out():
     table.begin_step(torch.tensor([[False], [True], [False], [False]]))
     cache.append(torch.ones(1, 4, 1, 1, 5), None)
     shown = table.mask == 0
-    assert shown[:, :, :2].tolist() == [[[True, False], [False, False]], [[True, False], [False, True]]]
-    assert not shown[:, :, 2:].any()
+    assert shown[:, :2].tolist() == [[True, False], [False, False], [True, False], [False, True]]
+    assert not shown[:, 2:].any()
 
 
 def test_what_is_no_number_is_left_out_of_its_own_beam_too():
@@ -72,4 +72,4 @@ def test_what_is_no_number_is_left_out_of_its_own_beam_too():
     new = torch.ones(1, 2, 1, 1, 5)
     new[0, 1, 0, 0, 3] = float("inf")
     cache.append(new, None)
-    assert cache.entries.isfinite().all() and (table.mask[0] == 0).sum(dim=1).tolist() == [1, 0]
+    assert cache.entries.isfinite().all() and (table.mask == 0).sum(dim=1).tolist() == [1, 0]

@@ -16,7 +16,8 @@ from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation import ELSequenceGenerator, cuda_graph, plan
 from el_fairseq.generation.cuda_graph import GraphedStep, verified
 from el_fairseq.generation.decoder_step import DecoderStep
-from el_fairseq.generation.hypotheses import AttentionTrace
+from el_fairseq.generation.hypotheses import FinishedHypotheses
+from el_fairseq.generation.newest_tokens import NewestTokens
 
 WORDS = dictionary(30)
 BEAMS = 2
@@ -113,7 +114,7 @@ class Steps:
     def take(self):
         """One more step; returns the features of both, and compares their attention."""
         self.length += 1
-        tokens = self.tokens[:, : self.length]
+        tokens = NewestTokens.of(self.tokens[:, : self.length])
         (features, attention), (expected, other) = (step(tokens, self.source) for step in (self.graphed, self.straight))
         assert_close(attention.nan_to_num(-1), other.nan_to_num(-1))
         return features.clone(), expected
@@ -162,7 +163,7 @@ def waits(model, length, prefix=None):
 def test_no_step_waits_for_the_device(prefix, captures, monkeypatch):
     """But for how many sentences have ended, which is known by then."""
     monkeypatch.setattr(static, "ROOM", 64)
-    monkeypatch.setattr(AttentionTrace, "follow", lambda self, finished: None)  # behind the last step
+    monkeypatch.setattr(FinishedHypotheses, "to_lists", lambda self, history, dtype: [])  # after the last step
     # fairseq's sinusoidal positions read their shapes from tensors, which are on the CPU on any device
     model = enable_el_attention(build_model("transformer", WORDS, decoder_learned_pos=True))
     waits(model, 10, prefix)  # the first graph of a decoder is compared
@@ -173,7 +174,7 @@ def test_attention_of_earlier_steps_is_kept(model, captures):
     steps = Steps(model, plan.capturer(None))
     seen = []
     for _ in range(4):
-        _, attention = steps.graphed(steps.tokens[:, : len(seen) + 1], steps.source)
+        _, attention = steps.graphed(NewestTokens.of(steps.tokens[:, : len(seen) + 1]), steps.source)
         seen.append((attention, attention.clone()))
         steps.reorder([0, 1, 2, 3, 4, 5])
     assert all(torch.equal(kept, then) for kept, then in seen)

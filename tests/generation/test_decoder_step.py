@@ -10,6 +10,7 @@ from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.cache import CACHES, BeamCaches, Layout
 from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation.decoder_step import DecoderStep, why_no_fast_step
+from el_fairseq.generation.newest_tokens import NewestTokens
 from el_fairseq.ops import products
 
 WORDS = dictionary(30)
@@ -47,7 +48,7 @@ def both_ways(model, lineage, pads=False, steps=STEPS):
     if pads:
         tokens[1, 2] = WORDS.pad()
     for step in range(steps):
-        features, attention = straight(tokens[:, : step + 1], source)
+        features, attention = straight(NewestTokens.of(tokens[:, : step + 1]), source)
         expected, extra = decoder(
             tokens[:, : step + 1], encoder_out=source, incremental_state=states[1], features_only=True
         )
@@ -206,7 +207,7 @@ def test_projections_are_one_product_where_it_is_used():
     model = enable_el_attention(build_model("transformer", WORDS).float())
     straight = DecoderStep(model.decoder, {})
     source = model.encoder.forward_torchscript(batch(WORDS, [5, 4])["net_input"])
-    straight(torch.full((2, 1), 5), source)
+    straight(NewestTokens.of(torch.full((2, 1), 5)), source)
     attentions = [layer.self_attn for layer in model.decoder.layers]
     assert all(attention.q_proj in products.joint_packed_weights for attention in attentions)
     assert not any(getattr(a, f"{name}_proj") in products.packed_weights for a in attentions for name in "qkv")

@@ -11,7 +11,7 @@ from helpers.random_searches import STRATEGIES
 from el_fairseq.cache import BeamCaches, SourceCache, StaticBeamCaches
 from el_fairseq.cache.buffer import GrowingBuffer
 from el_fairseq.generation import generator
-from el_fairseq.generation.hypotheses import AttentionTrace
+from el_fairseq.generation.history import History
 from el_fairseq.generation.next_token import NextToken
 
 SEED = 0
@@ -59,12 +59,20 @@ def imprecise(normalize):
 
 
 def shifted(continuations):
-    return lambda lprobs, scores: continuations(lprobs, scores.roll(1, dims=0))
+    return lambda lprobs, scores, *others: continuations(lprobs, scores.roll(1, dims=0), *others)
 
 
 def staying(reorder):
     """Each beam continues one of its sentence, but not the one it came from."""
     return lambda self, order: reorder(self, order.sort().values)
+
+
+def unfollowed(follow):
+    def with_attention_of_another_step(self, *ends):
+        tokens, scores, attention = follow(self, *ends)
+        return tokens, scores, attention if attention is None else attention.flip(0)
+
+    return with_attention_of_another_step
 
 
 BROKEN = {
@@ -75,9 +83,9 @@ BROKEN = {
     "a recorded past whose beams stay": (StaticBeamCaches, "reorder", staying),
     "sources of sentences that have left": (SourceCache, "reorder", lambda reorder: lambda self, order: None),
     "attention that is not followed": (
-        AttentionTrace,
+        History,
         "follow",
-        lambda follow: lambda self, finished: follow(self, finished).flip(1),
+        unfollowed,
     ),
 }
 

@@ -10,6 +10,7 @@ from helpers.random_lms import build_lm
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.generation import next_token as module
 from el_fairseq.generation.decoder_step import why_no_fast_step
+from el_fairseq.generation.newest_tokens import NewestTokens
 from el_fairseq.generation.next_token import NextToken
 from el_fairseq.generation.plan import BatchPlan, why_no_one_product
 
@@ -27,8 +28,13 @@ def no_gradients():
 def next_token_of(ensemble, temperature):
     one_product = why_no_one_product(ensemble) is None
     fast = one_product and why_no_fast_step(ensemble.single_model.decoder) is None
-    plan = BatchPlan(one_product, fast, [None] * ensemble.models_size, capture=None, prefill=False, prune_late=False)
+    plan = BatchPlan(one_product, fast, [None] * ensemble.models_size, None, False, False, whole_rows=True)
     return NextToken(ensemble, temperature, plan)
+
+
+def stocks(ensemble, temperature):
+    """The step of fairseq's ``EnsembleModel``."""
+    return lambda tokens, *others: ensemble.forward_decoder(tokens.whole, *others, temperature)
 
 
 def steps(ensemble, decode, count=3):
@@ -37,7 +43,7 @@ def steps(ensemble, decode, count=3):
     states = [{} for _ in ensemble.models]
     torch.manual_seed(0)
     tokens = torch.randint(4, 30, (4, count))
-    return [decode(tokens[:, : i + 1], outs, states) for i in range(count)]
+    return [decode(NewestTokens.of(tokens[:, : i + 1]), outs, states) for i in range(count)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -57,13 +63,13 @@ def test_is_the_ensembles(arch, temperature, dtype, rows, monkeypatch):
         return lprobs.clone(), attention
 
     actual = steps(ensemble, decode)
-    expected = steps(ensemble, lambda *args: ensemble.forward_decoder(*args, temperature))
-    for (ours, attention), (stocks, stock_attention) in zip(actual, expected):
+    expected = steps(ensemble, stocks(ensemble, temperature))
+    for (ours, attention), (theirs, their_attention) in zip(actual, expected):
         tolerance = 2 * TOLERANCE[dtype]  # modules ask for attention weights everywhere, so that nothing is fused there
-        assert_close(ours, stocks, tolerance)
-        assert (attention is None) == (stock_attention is None)
+        assert_close(ours, theirs, tolerance)
+        assert (attention is None) == (their_attention is None)
         if attention is not None:
-            assert_close(attention.float(), stock_attention.float(), tolerance)
+            assert_close(attention.float(), their_attention.float(), tolerance)
     assert len(set(copies)) == 1 and copies[0][1] == torch.float32
 
 
@@ -71,7 +77,7 @@ def test_rows_that_left_are_not_there():
     ensemble = EnsembleModel([enable_el_attention(build_lm(WORDS))])
     next_token = next_token_of(ensemble, 1.0)
     for rows in (4, 2, 6):
-        assert next_token(torch.full((rows, 1), 5), None, [{}])[0].shape == (rows, 30)
+        assert next_token(NewestTokens.of(torch.full((rows, 1), 5)), None, [{}])[0].shape == (rows, 30)
 
 
 class Own(EnsembleModel):
@@ -108,7 +114,7 @@ def test_what_is_not_one_product_decodes_as_it_does(case):
 def test_with_gradients_the_ensemble_decodes():
     with torch.enable_grad():
         ensemble = EnsembleModel([enable_el_attention(build_lm(WORDS))])
-        lprobs, _ = next_token_of(ensemble, 1.0)(torch.full((2, 1), 5), None, [{}])
+        lprobs, _ = next_token_of(ensemble, 1.0)(NewestTokens.of(torch.full((2, 1), 5)), None, [{}])
     assert lprobs.requires_grad
 
 
@@ -124,9 +130,9 @@ def test_a_decoder_that_returns_nothing_but_features():
 def test_two_models_are_the_ensembles():
     ensemble = EnsembleModel([enable_el_attention(build_model("transformer", WORDS, seed=seed)) for seed in (0, 1)])
     actual = steps(ensemble, next_token_of(ensemble, 0.7))
-    expected = steps(ensemble, lambda *args: ensemble.forward_decoder(*args, 0.7))
-    for (ours, _), (stocks, _) in zip(actual, expected):
-        assert torch.equal(ours, stocks)
+    expected = steps(ensemble, stocks(ensemble, 0.7))
+    for (ours, _), (theirs, _) in zip(actual, expected):
+        assert torch.equal(ours, theirs)
 
 
 def test_an_embedding_that_has_grown_under_its_output_layer():
@@ -138,7 +144,7 @@ def test_an_embedding_that_has_grown_under_its_output_layer():
     ensemble = EnsembleModel([enable_el_attention(model)])
     next_token = next_token_of(ensemble, 1.0)
     actual = steps(ensemble, lambda *args: (next_token(*args)[0].clone(), None))
-    expected = steps(ensemble, ensemble.forward_decoder)
+    expected = steps(ensemble, stocks(ensemble, 1.0))
     assert actual[0][0].shape == (4, 33)
-    for (ours, _), (stocks, _) in zip(actual, expected):
-        torch.testing.assert_close(ours, stocks)
+    for (ours, _), (theirs, _) in zip(actual, expected):
+        torch.testing.assert_close(ours, theirs)

@@ -11,7 +11,7 @@ from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.internals import has_packed_products
 
-A_LAYER, BESIDES = {"auto": 32, "on": 88}, {"auto": 126, "on": 119}  # at most
+A_LAYER, BESIDES = {"auto": 32, "on": 88}, {"auto": 60, "on": 56}  # at most
 SHORT, LONG = 6, 14  # tokens of a hypothesis: neither has room in a cache to make
 
 
