@@ -96,13 +96,17 @@ class ELSequenceGenerator(SequenceGenerator):
             lprobs = self._constrain(step, max_len, lprobs, live)
             candidates = self._search(step, max_len, lprobs, live)
             if candidates.none_ends:
-                session.reorder(live.go_on(step, candidates), False)
+                order = live.go_on(step, candidates)
+                if self.beam_size > 1:  # a single beam stays where it is
+                    session.reorder(order, False)
                 continue
             ended = self._finish(step, candidates, live, finished)
             all_ended, prune = pruning.due(ended)
             if step == max_len or all_ended:
                 break
-            session.reorder(live.advance(step, candidates, ended if prune else None), prune)
+            order = live.advance(step, candidates, ended if prune else None)
+            if prune or self.beam_size > 1:
+                session.reorder(order, prune)
         without = finished.without_any()
         if without > 0:
             message = "no hypothesis could end within --max-len-a/b (%d tokens) for %d of %d sentences: theirs is empty"

@@ -74,7 +74,7 @@ class NextToken:
         return lprobs
 
     def _buffer_of(self, rows, features):
-        """``[rows, V]``, the first rows of the buffer; rows as far apart as ``best_of_rows`` expects, if it reads them."""
+        """The first ``[rows, V]`` of the buffer; as far apart as ``best_of_rows`` wants them, where it reads them."""
         if self.buffer is None or self.buffer.size(0) < rows:
             by_groups = features.device.type == "cpu" and not self.plan.whole_rows
             width = row_width(self.vocabulary) if by_groups else self.vocabulary

@@ -17,8 +17,6 @@ once (``LOGLEVEL=DEBUG``, as of fairseq's commands).
 """
 
 import functools
-import logging
-import os
 from typing import NamedTuple
 
 import torch
@@ -30,6 +28,7 @@ from fairseq.sequence_generator import EnsembleModel
 
 from el_fairseq.cache import BeamCaches, CacheGroup, Layout, StaticBeamCaches, hidden_everywhere
 from el_fairseq.convert.el_attention import draws_dropout, is_converted, layers_of, unwrapped, why_foreign
+from el_fairseq.details import details_logger
 from el_fairseq.generation.cuda_graph import Capture, capturer
 from el_fairseq.generation.decoder_step import POSITIONS, change_in_decoder, why_no_fast_step
 from el_fairseq.generation.free_memory import free_memory
@@ -38,10 +37,7 @@ from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 from el_fairseq.stock import has_stock_method, is_plain_dropout, is_plain_linear, log_once
 
-logger = logging.getLogger(__name__)
-if logger.level == logging.NOTSET:
-    # For details alone. The level is that of fairseq's commands: modules of fairseq set the root's to DEBUG.
-    logger.setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
+logger = details_logger(__name__)
 TENSOR_CORES = (7, 0)  # from this compute capability
 OPERATIONS_PER_BYTE = {True: 140, False: 15}  # of GPUs, with and without tensor cores, by their data sheets
 EXPECTED_STEPS = 64  # over which the projections of a source should pay: how many follow is not known in advance

@@ -1,4 +1,7 @@
-"""The products of linear layers while a model decodes on a CPU: by oneDNN, over packed weights.
+"""The products of linear layers while a model decodes on a CPU: by PyTorch, or by oneDNN over packed weights.
+
+Which of them is faster depends on the processor, the shape and the number of rows: it is timed at the first product of
+a kind (``tuner``).
 
 The layers stay as they are; packed copies of their weights lie beside them. One is made at the first product, used in
 evaluation mode without gradients, and made again when the weight is another one or was written to. PyTorch does not
@@ -17,10 +20,12 @@ from torch import nn
 
 from el_fairseq.internals import version_of
 from el_fairseq.ops.packed import can_pack, pack, packed_linear
+from el_fairseq.ops.tuner import TUNER
 from el_fairseq.stock import is_plain_linear
 
 CHUNK_ROWS = 1024  # of a product: enough for it to be fast, few enough for its result to stay in a cache
 SMALL_PRODUCT = 2**19  # float32 multiplications: oneDNN takes longer to begin than PyTorch to be done with them
+TIMED_ROWS = 256  # of a product that is timed, at most: with more rows its speed does not change
 SAMPLE = 64  # numbers of a weight that are compared: what averages, merges or loads weights writes to all of them
 LinearFn = Callable[[torch.Tensor], torch.Tensor]
 
@@ -40,10 +45,7 @@ def linear_fn(linear: Any) -> LinearFn:
     if not is_plain_linear(linear):
         return linear
     drop_stale([linear])
-    packed = _packed_weight(linear)
-    if packed is None:
-        return partial(F.linear, weight=linear.weight, bias=linear.bias)
-    return partial(_linear, linear.weight, small_inputs(linear.weight), packed, linear.bias)
+    return _product_of(linear)
 
 
 def joint_linear_fn(linears: Sequence[Any]) -> LinearFn | None:
@@ -54,14 +56,16 @@ def joint_linear_fn(linears: Sequence[Any]) -> LinearFn | None:
     if not all(is_plain_linear(linear) and _packs(linear) and can_pack(linear.weight) for linear in linears):
         return None
     bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
-    dense, small, packed = _joint_packed_weight(linears)
-    return partial(_linear, dense, small, packed, bias)
+    dense, packed = _joint_packed_weight(linears)
+    outputs = sum(linear.weight.size(0) for linear in linears)
+    return _Product(dense, packed, bias, outputs, linears[0].weight.size(1), linears[0].weight.dtype)
 
 
 def apply_linear(linear: Any, x: torch.Tensor) -> torch.Tensor:
     """``linear(x)``, packed where that can be. Whoever calls this often calls ``drop_stale`` once a batch."""
-    packed = _packed_weight(linear) if is_plain_linear(linear) and x.dtype is linear.weight.dtype else None
-    return linear(x) if packed is None else _linear(linear.weight, small_inputs(linear.weight), packed, linear.bias, x)
+    if is_plain_linear(linear) and x.dtype is linear.weight.dtype:
+        return _product_of(linear)(x)
+    return linear(x)
 
 
 def drop_stale(linears: Iterable[nn.Module]) -> None:
@@ -72,19 +76,72 @@ def drop_stale(linears: Iterable[nn.Module]) -> None:
             packed_weights.pop(linear, None)
 
 
-def small_inputs(weight: torch.Tensor) -> int:
-    """Fewer inputs than this, of all rows, ``weight [outputs, inputs]`` multiplies sooner than its packed copy does."""
-    return SMALL_PRODUCT // weight.size(0) if weight.dtype is torch.float32 else 0
-
-
 def _packs(linear):
     """Whether the mode is one in which weights are packed."""
     return not (linear.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
 
 
-def _linear(weight, small, packed, bias, x):
-    """``x · weightᵀ + bias``, by the faster of the two."""
-    return F.linear(x, weight, bias) if x.numel() < small else packed_linear(x, packed, bias)
+def _product_of(linear):
+    """``linear`` as a function of its input."""
+    packed = _packed_weight(linear)
+    if packed is None:
+        return partial(F.linear, weight=linear.weight, bias=linear.bias)
+    return _Product(linear.weight, packed, linear.bias, *linear.weight.shape, linear.weight.dtype)
+
+
+class _Product:
+    """``x · weightᵀ + bias``, by the fastest of ``_WAYS``.
+
+    Args:
+        weight: ``[outputs, inputs]``, or None: only its packed copy is kept.
+        packed: that copy.
+        bias: ``[outputs]`` or None.
+        outputs, inputs, dtype: of the weight.
+    """
+
+    def __init__(self, weight, packed, bias, outputs, inputs, dtype):
+        self.weight, self.packed, self.bias = weight, packed, bias
+        self.inputs, self.small = inputs, _small_inputs(outputs, dtype)
+        self.kind = dtype, outputs, inputs, weight is None, bias is None, torch.get_num_threads()
+        self.ways = {}  # by the number of binary digits of the number of rows
+
+    def __call__(self, x):
+        rows = x.numel() // self.inputs
+        way = self.ways.get(rows.bit_length())
+        return (self._choose(x, rows) if way is None else way)(self, x)
+
+    def _choose(self, x, rows):
+        default = _dense if self.weight is not None and x.numel() < self.small else _packed
+        names = [_packed.__name__] if self.weight is None else _WAYS
+        timed = x.reshape(rows, self.inputs)[:TIMED_ROWS]
+        candidates = {name: partial(_WAYS[name], self, timed) for name in names}
+        bucket = min(rows.bit_length(), TIMED_ROWS.bit_length())
+        name = TUNER.choose((*self.kind, bucket), candidates, default.__name__) if rows else default.__name__
+        self.ways[rows.bit_length()] = _WAYS[name]
+        return _WAYS[name]
+
+
+def _small_inputs(outputs, dtype):
+    """Of fewer inputs than this, of all rows, PyTorch's product is the default."""
+    return SMALL_PRODUCT // outputs if dtype is torch.float32 else 0
+
+
+def _dense(product, x):
+    return F.linear(x, product.weight, product.bias)
+
+
+def _packed(product, x):
+    return packed_linear(x, product.packed, product.bias)
+
+
+def _features_first(product, x):
+    """``(weight · xᵀ)ᵀ``: another order of the same matrices, which libraries multiply by other code."""
+    rows, columns = x.reshape(-1, product.inputs).t(), None if product.bias is None else product.bias.unsqueeze(1)
+    y = product.weight @ rows if columns is None else torch.addmm(columns, product.weight, rows)
+    return y.t().contiguous().view(*x.shape[:-1], -1)
+
+
+_WAYS = {way.__name__: way for way in (_dense, _packed, _features_first)}
 
 
 def _packed_weight(linear):
@@ -98,15 +155,15 @@ def _packed_weight(linear):
 
 
 def _joint_packed_weight(linears):
-    """What ``_linear`` takes before the bias, for the weights of several layers, one below the other."""
+    """The weights of several layers, one below the other, or None where they are large; and their packed copy."""
     first, *others = linears
     weights = [linear.weight for linear in linears]
     copy = joint_packed_weights.get(first)
     if copy is None or not (copy.is_of(weights) and copy.is_true()):
         dense = torch.cat(weights)
-        small, packed = small_inputs(dense), pack(dense)
-        # A single row is enough for large weights to be multiplied packed: they need not be kept twice.
-        made = (dense, small, packed) if dense.size(1) < small else (None, 0, packed)
+        # Large weights, of which even a single row is multiplied packed, need not be kept twice.
+        small = dense.size(1) < _small_inputs(dense.size(0), dense.dtype)
+        made = (dense if small else None, pack(dense))
         copy = joint_packed_weights[first] = _PackedWeight(weights, made)
     return copy.made
 

@@ -19,6 +19,7 @@ from el_fairseq.generation.batch_size import automatic_limits
 from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES
 from el_fairseq.internals import parent_of
+from el_fairseq.ops.tuner import TUNER
 from el_fairseq.tasks.eval_rouge import EvalRouge
 from el_fairseq.tasks.from_checkpoint import no_such_file, warn_of_another_architecture, warn_of_another_folder
 from el_fairseq.tasks.stock_fixes import STOCK_FIXES
@@ -55,6 +56,13 @@ class ELAttentionConfig(FairseqDataclass):
         metadata={
             "help": "on: EL-attention wherever its identities hold; auto: for each batch that, or keys and values "
             "shared by the beams, whichever is faster and fits in memory; off: stock attention. The output is the same"
+        },
+    )
+    el_products: ChoiceEnum(("tuned", "fixed")) = field(
+        default="tuned",
+        metadata={
+            "help": "tuned: matrix products on a CPU by whichever library is fastest here, which is timed at the first "
+            "products of each kind (about half a second); fixed: by rule, so that each run rounds alike"
         },
     )
     el_max_tokens: ChoiceEnum(("given", "auto")) = field(
@@ -115,6 +123,7 @@ class ELTaskMixin:
             warn_of_not_finite(models, _path_of(command))
             prepare_to_read(_input_of(command))
         self.convert(models)
+        TUNER.fixed = str(getattr(self._options, "el_products", "tuned")) == "fixed"
         generator = twin_of(super().build_generator(models, args, *rest, **kwargs))
         if command is not None and self._options.el_tensorboard and isinstance(generator, ELSequenceGenerator):
             generator.statistics.log_to(_folder_of_shard(self._options.el_tensorboard, command.distributed_training))

@@ -20,6 +20,7 @@ from el_fairseq.ops.products import (
     linear_fn,
     packed_weights,
 )
+from el_fairseq.ops.tuner import TUNER, Tuner
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.ones(2, 2)), reason="PyTorch without oneDNN")
 
@@ -33,6 +34,7 @@ def no_gradients():
 @pytest.fixture
 def packed(monkeypatch):
     """The packed products that were made, of any size."""
+    monkeypatch.setattr(TUNER, "fixed", True)
     monkeypatch.setattr(module, "SMALL_PRODUCT", 0)
     calls, product = [], module.packed_linear
     monkeypatch.setattr(module, "packed_linear", lambda *args: calls.append(args) or product(*args))
@@ -226,3 +228,57 @@ def test_rows_of_zeros_change_nothing(rows, monkeypatch):
     y = packed_linear(x, pack(linear.weight), linear.bias)
     assert made == [round_up(rows)] and y.shape == (rows, 63) and y[-1].isnan().all()
     torch.testing.assert_close(y[:-1].double(), exact(linear, x[:-1]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def tuner(monkeypatch):
+    """One that has chosen nothing yet."""
+    fresh = Tuner()
+    monkeypatch.setattr(module, "TUNER", fresh)
+    return fresh
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1,), (2, 1), (63, 1), (3, 5, 2), (300,)], ids=str)
+@pytest.mark.parametrize("way", module._WAYS)
+def test_all_ways_agree(way, shape, bias, dtype, tuner, monkeypatch):
+    """Whichever is the fastest."""
+    linear, x = layer(24, 63, bias=bias).to(dtype), torch.randn(*shape, 24).to(dtype)
+    if not can_pack(linear.weight):
+        pytest.skip("no packed product in bfloat16")
+    monkeypatch.setattr(tuner, "choose", lambda key, candidates, default: way)
+    for y in (apply_linear(linear, x), linear_fn(linear)(x)):
+        assert y.is_contiguous() and y.dtype is dtype
+        tolerance = 1e-5 if dtype is torch.float32 else 2e-2
+        torch.testing.assert_close(y.double(), exact(linear, x), atol=tolerance, rtol=tolerance)
+
+
+def test_a_choice_holds_for_a_shape_a_dtype_and_about_as_many_rows(tuner):
+    for rows in (4, 5, 7, 8, 300, 3000):
+        linear_fn(layer())(torch.randn(rows, 24))
+    assert len(tuner.chosen) == 3  # 4 to 7, 8 to 15, and 256 and more
+    linear_fn(layer(24, 30))(torch.randn(4, 24))
+    linear_fn(layer(bias=False))(torch.randn(4, 24))
+    assert len(tuner.chosen) == 5
+    linear_fn(layer())(torch.randn(0, 24))
+    assert len(tuner.chosen) == 5
+
+
+def test_another_number_of_threads_is_another_choice(tuner):
+    threads, linear, x = torch.get_num_threads(), layer(), torch.randn(4, 24)
+    expected = exact(linear, x)
+    try:
+        for count in (1, 2, 1):
+            torch.set_num_threads(count)
+            torch.testing.assert_close(linear_fn(linear)(x).double(), expected, atol=1e-5, rtol=1e-5)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(tuner.chosen) == 2
+
+
+def test_without_mkl_and_onednn_products_are_pytorchs(monkeypatch):
+    monkeypatch.setattr(ops, "has_packed_products", lambda: False)
+    linear, x = layer(), torch.randn(4, 24)
+    assert torch.equal(linear_fn(linear)(x), linear(x)) and torch.equal(apply_linear(linear, x), linear(x))
+    assert joint_linear_fn([linear, layer()]) is None

@@ -13,12 +13,18 @@ from omegaconf import OmegaConf
 
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
 from el_fairseq.modules import ELMultiheadAttention
+from el_fairseq.ops.tuner import TUNER
 from el_fairseq.tasks.el_tasks import STOCK_TASKS, ELTaskMixin
 
 TASKS = ["translation", "denoising"]
 WORDS = dictionary(12)
 SAMPLE = batch(WORDS, [12, 7, 5, 3])
-OPTIONS = {"--el-attention": "el_attention", "--el-max-tokens": "el_max_tokens", "--el-tensorboard": "el_tensorboard"}
+OPTIONS = {
+    "--el-attention": "el_attention",
+    "--el-max-tokens": "el_max_tokens",
+    "--el-products": "el_products",
+    "--el-tensorboard": "el_tensorboard",
+}
 
 
 def build_task(name, **options):
@@ -63,6 +69,16 @@ def test_generates_as_stock(name, mode):
 
 def test_the_default_is_auto():
     assert str(build_task("el_translation").cfg.el_attention) == "auto"
+
+
+def test_products_are_tuned_or_fixed(monkeypatch):
+    monkeypatch.setattr(TUNER, "fixed", False)
+    for value in ("fixed", "tuned"):
+        task = build_task("el_translation", el_products=value)
+        task.build_generator([build_model("transformer", WORDS)], GenerationConfig())
+        assert TUNER.fixed == (value == "fixed")
+    build_task("el_translation").build_generator([build_model("transformer", WORDS)], GenerationConfig())
+    assert not TUNER.fixed
 
 
 def test_generators_that_are_not_stocks_own_stay_what_they_are():
