@@ -27,6 +27,7 @@ from el_fairseq.internals import own_registries
 from el_fairseq.ops import best_of_rows, grouped_topk
 
 logger = logging.getLogger(__name__)
+OBSERVED_STEPS = 4  # one in so many steps is metered, and all in which something ends: caches grow in larger blocks
 
 
 class ELSequenceGenerator(SequenceGenerator):
@@ -87,17 +88,18 @@ class ELSequenceGenerator(SequenceGenerator):
         session = self._start_session(plan, live, self.model.reorder_encoder_out(encoder_outs, rows), max_len)
         del encoder_outs
         finished = FinishedHypotheses(bsz, self.beam_size, self.eos, source.device, not plan.prune_late)
-        pruning = Pruning(plan.prune_late)
+        pruning, moves = Pruning(plan.prune_late), self.beam_size > 1 or plan.capture is not None
         for step in range(live.length, max_len + 1):  # one more for end-of-sentence
             lprobs, attention = session.step(step, live.newest(step))
-            going_on = lprobs.size(0) - pruning.known * self.beam_size
-            meter.observe(session.encoder_outs, session.states, rows=going_on, steps=step + 1)
             live.history.add_attention(attention)
             lprobs = self._constrain(step, max_len, lprobs, live)
             candidates = self._search(step, max_len, lprobs, live)
+            if not candidates.none_ends or step % OBSERVED_STEPS == 0:
+                going_on = lprobs.size(0) - pruning.known * self.beam_size
+                meter.observe(session.encoder_outs, session.states, rows=going_on, steps=step + 1)
             if candidates.none_ends:
                 order = live.go_on(step, candidates)
-                if self.beam_size > 1:  # a single beam stays where it is
+                if moves:
                     session.reorder(order, False)
                 continue
             ended = self._finish(step, candidates, live, finished)
@@ -105,7 +107,7 @@ class ELSequenceGenerator(SequenceGenerator):
             if step == max_len or all_ended:
                 break
             order = live.advance(step, candidates, ended if prune else None)
-            if prune or self.beam_size > 1:
+            if prune or moves:
                 session.reorder(order, prune)
         without = finished.without_any()
         if without > 0:

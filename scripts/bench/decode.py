@@ -235,7 +235,7 @@ def main(argv=None):
     print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     known, rows, subject = read_rows(args.json) if args.resume else [], [], None
     for cell in cells(args):
-        where = {key: about[key] for key in ("device", "threads")}
+        where = {key: about[key] for key in ("device", "capability", "threads")}
         row = known_row(known, {**cell, **where}, [*args.modes, *args.peer])
         if row is None:
             if subject is None or subject.name != cell["arch"]:

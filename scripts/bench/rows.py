@@ -1,6 +1,7 @@
 """What the benchmarks share: a clock, what machine it was, lists as options, and files of rows."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -61,7 +62,10 @@ def machine(device):
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else _processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "family": _cpu_family(),
         "threads": torch.get_num_threads(),
+        "load": _load(),
         "torch": torch.__version__,
         "fairseq": fairseq.__version__,
         "python": platform.python_version(),
@@ -77,7 +81,23 @@ def _command():
 
 
 def _processor():
+    return _of_processor("model name") or platform.processor()
+
+
+def _cpu_family():
+    """``"6.143"``: family and model; None where the system does not say."""
+    family, model = _of_processor("cpu family"), _of_processor("model")
+    return f"{family}.{model}" if family and model else None
+
+
+def _of_processor(key):
+    """What /proc/cpuinfo says of the first processor, or None."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return next((value.strip() for name, value in pairs if name.strip() == key), None)
+
+
+def _load():
+    """Processes that wait for a processor, on average over the last minute; None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

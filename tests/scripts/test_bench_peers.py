@@ -63,6 +63,23 @@ def test_the_best_hypothesis_is_among_stocks(name, peer, monkeypatch):
     assert run.agreement(stock, hypotheses) == 3
 
 
+def test_two_dictionaries_padded_to_a_multiple_with_a_symbol_twice(monkeypatch):
+    """As those of data that was prepared with --padding-factor, and of trained models with --data."""
+    if find_spec("ctranslate2") is None:
+        pytest.skip("ctranslate2 is not installed")
+    words, others = models.dictionary(41), models.dictionary(57)
+    for each, repeated in ((words, "w3"), (others, "w4")):
+        each.add_symbol(repeated, overwrite=True)
+        each.pad_to_multiple_(16)
+    task = models.TranslationTask(models.TranslationConfig(), words, others)
+    shape = models.Shape("transformer_tiny", {"share_all_embeddings": False})
+    model = models.build_model(shape, task)
+    model.make_generation_fast_(need_attn=False)
+    stock, run = contest(task, model, "ctranslate2", [13, 8, 5])
+    hypotheses, _ = run.decode()
+    assert run.agreement(stock, hypotheses) == 3
+
+
 def test_other_weights_are_no_peer(peer, monkeypatch):
     task, model = build(*SHAPES["transformer"], monkeypatch)
     stock, run = contest(task, model, peer, [13, 8, 5])
