@@ -3,8 +3,8 @@
 from functools import partial
 
 from fairseq.modules import MultiheadAttention
-from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, TransformerEncoderLayerBase
 
+from el_fairseq.convert.attentions import attentions_of
 from el_fairseq.modules.baselines import MultiQueryAttention, SingleHeadAttention
 from el_fairseq.modules.mhe_attention import OPERATIONS, MHEAttention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
@@ -53,38 +53,25 @@ def use_attention_variant(model, variant, places=PLACES, **options):
     if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
         raise ValueError(f"--ddp-backend fully_sharded has flattened layers before --attention-variant {variant} could")
     build = partial(CLASSES[variant], **options) if variant.startswith("mhe-") else CLASSES[variant]
-    there, new = attentions_of(model), []
-    for layer, name, place in there:
-        if place in places:
-            reason = _why_not(getattr(layer, name), layer)
+    attentions, new = attentions_of(model.modules()), []
+    for each in attentions:
+        if each.place in places:
+            reason = _why_not(each.module, each.layer)
             if reason is not None:
                 raise ValueError(f"--attention-variant {variant} does not cover {reason}")
-            new.append(_like(build, getattr(layer, name), layer))
-            setattr(layer, name, new[-1])
+            new.append(_like(build, each.module, each.layer))
+            setattr(each.layer, each.name, new[-1])
     if not new:
         raise ValueError(
             f"--attention-variant {variant} --attention-variant-where {','.join(sorted(places))}: the model only has "
-            f"{', '.join(sorted({place for _, _, place in there}))}"
+            f"{', '.join(sorted({each.place for each in attentions}))}"
         )
     return new
 
 
-def attentions_of(model):
-    """All attentions of Transformer layers in ``model`` as ``(layer, attribute, place)``, a list."""
-    found = []
-    for module in model.modules():
-        if isinstance(module, TransformerEncoderLayerBase):
-            found.append((module, "self_attn", "encoder"))
-        elif isinstance(module, TransformerDecoderLayerBase):
-            found.append((module, "self_attn", "decoder"))
-            if module.encoder_attn is not None:
-                found.append((module, "encoder_attn", "cross"))
-    return found
-
-
 def shares_source(model):
     """Whether every cross-attention of ``model`` works from a source given once a sentence; False without any."""
-    cross = [getattr(layer, name) for layer, name, place in attentions_of(model) if place == "cross"]
+    cross = [each.module for each in attentions_of(model.modules()) if each.place == "cross"]
     return bool(cross) and all(isinstance(attention, SharedKVAttention) for attention in cross)
 
 
@@ -122,9 +109,9 @@ def refuse_other_variant(model, state_dict, variant, places):
         ValueError: one of them is of another variant.
     """
     paths = {module: path for path, module in model.named_modules()}
-    for layer, name, _ in attentions_of(model):
-        prefix = f"{paths[layer]}.{name}".lstrip(".")
-        attention = getattr(layer, name)
+    for each in attentions_of(model.modules()):
+        prefix = f"{paths[each.layer]}.{each.name}".lstrip(".")
+        attention = each.module
         found = variants_in(state_dict, prefix, attention)
         own = attention.variant if isinstance(attention, SharedKVAttention) else MHA
         if found and own not in found:

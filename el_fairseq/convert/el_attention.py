@@ -9,6 +9,7 @@ from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import nn
 
 from el_fairseq.cache.layout import hidden_everywhere
+from el_fairseq.convert.attentions import attentions_of, layers_of
 from el_fairseq.convert.shared_source import share_beams, unshare_beams
 from el_fairseq.internals import compiled, own_registries
 from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
@@ -35,21 +36,22 @@ def use_el_attention(model, plan=hidden_everywhere):
     foreign = why_foreign(decoder)
     if foreign is not None:
         return [foreign]
-    attentions = _attentions(decoder)
-    crosses = any(attention.encoder_decoder_attention for _, _, attention in attentions)
+    attentions = attentions_of(layers_of(decoder))
+    crosses = any(each.module.encoder_decoder_attention for each in attentions)
     keep_cross = _why_not_shared(model.encoder, attentions) if crosses else []
     reasons = list(keep_cross)
-    for parent, name, attention in attentions:
+    for each in attentions:
+        attention = each.module
         if isinstance(attention, SharedKVAttention):  # MHE and its baselines share the source among beams as they are
             continue
         reason = None if attention.encoder_decoder_attention else why_not(attention)
         if reason is not None:
-            reasons.append(f"{name}: {reason}")
+            reasons.append(f"{each.name}: {reason}")
         if reason is not None or (attention.encoder_decoder_attention and keep_cross):
-            _exchange(parent, name, ELMultiheadAttention, MultiheadAttention)
+            _make_stock(each)
         # What is as it should be stays: another thread may be decoding with it.
         elif type(attention) is not ELMultiheadAttention or attention.plan is not plan:
-            setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
+            setattr(each.layer, each.name, _recast(attention, ELMultiheadAttention, plan=plan))
     if keep_cross:
         unshare_beams(model.encoder)
     elif crosses:
@@ -62,16 +64,12 @@ def use_stock_attention(model):
     decoder = getattr(model, "decoder", None)
     if why_foreign(decoder) is not None:
         return
-    for parent, name, _ in _attentions(decoder):
-        _exchange(parent, name, ELMultiheadAttention, MultiheadAttention)
-    cross = [attention for _, _, attention in _attentions(decoder) if attention.encoder_decoder_attention]
+    attentions = attentions_of(layers_of(decoder))
+    for each in attentions:
+        _make_stock(each)
+    cross = [each.module for each in attentions if each.module.encoder_decoder_attention]
     if cross and not all(isinstance(attention, SharedKVAttention) for attention in cross):
         unshare_beams(model.encoder)
-
-
-def layers_of(decoder):
-    """All decoder layers. By number: iterating over them with ``--decoder-layerdrop`` skips some at random."""
-    return [decoder.layers[i] for i in range(len(decoder.layers))]
 
 
 def unwrapped(model):
@@ -87,7 +85,7 @@ def is_converted(model):
     """Whether an attention of the decoder decodes with EL-attention, or with keys and values that heads share."""
     decoder = getattr(model, "decoder", None)
     return why_foreign(decoder) is None and any(
-        isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for _, _, attention in _attentions(decoder)
+        isinstance(each.module, (ELMultiheadAttention, SharedKVAttention)) for each in attentions_of(layers_of(decoder))
     )
 
 
@@ -113,26 +111,17 @@ def why_foreign(decoder):
 
 
 def _why_not_shared(encoder, attentions):
-    cross = [(name, a) for _, name, a in attentions if a.encoder_decoder_attention]
+    cross = [(each.name, each.module) for each in attentions if each.module.encoder_decoder_attention]
     reasons = [f"{name}: {why_not(a)}" for name, a in cross if not isinstance(a, SharedKVAttention) and why_not(a)]
     if getattr(type(encoder), "reorder_encoder_out", None) not in [k.reorder_encoder_out for k in KNOWN_ENCODERS]:
         reasons.append(f"{type(encoder).__name__} orders its output in its own way")
     return reasons
 
 
-def _attentions(decoder):
-    """Each attention of the decoder layers as ``(parent, name, attention)``."""
-    named = [
-        (layer, name, getattr(layer, name)) for layer in layers_of(decoder) for name in ("self_attn", "encoder_attn")
-    ]
-    return [(layer, name, attention) for layer, name, attention in named if attention is not None]
-
-
-def _exchange(parent, name, old, new):
-    """Recast a module that is of class ``old``, and leave any other as it is."""
-    module = getattr(parent, name, None)
-    if type(module) is old:
-        setattr(parent, name, _recast(module, new))
+def _make_stock(attention):
+    """Recast an ``Attention`` that is an ``ELMultiheadAttention``, and leave any other as it is."""
+    if type(attention.module) is ELMultiheadAttention:
+        setattr(attention.layer, attention.name, _recast(attention.module, MultiheadAttention))
 
 
 def _recast(module, cls, **attributes):

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 from el_fairseq.cache.buffer import sentences_of_rows
+from el_fairseq.convert.attentions import layers_of
 from el_fairseq.stock import is_plain_dropout, is_plain_linear, is_unhooked, log_once
 
 BEAMS = "el_beams"  # key in the encoder output: how many decoder rows share one sentence
@@ -54,9 +55,7 @@ def unshare_beams(encoder):
 def _sees_each_beam(model):
     """Whether something that stock calls once a beam is not as stock, or this package, built it."""
     shares = hasattr(model, "set_beam_size")  # BART's beams share the source in stock, too, but not their weights
-    decoder = model.decoder
-    for number in range(len(decoder.layers)):
-        layer = decoder.layers[number]
+    for number, layer in enumerate(layers_of(model.decoder)):
         attention = layer.encoder_attn
         if attention is None:
             continue

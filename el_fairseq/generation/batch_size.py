@@ -31,7 +31,8 @@ from fairseq.models.transformer import TransformerEncoderBase
 from el_fairseq.cache import CacheRequest, Layout
 from el_fairseq.cache.buffer import BLOCK
 from el_fairseq.cache.static import ROOM
-from el_fairseq.convert.el_attention import layers_of, why_foreign
+from el_fairseq.convert.attentions import layers_of
+from el_fairseq.convert.el_attention import why_foreign
 from el_fairseq.generation.enable import models_of
 from el_fairseq.generation.free_memory import free_memory
 from el_fairseq.generation.memory import MIB, StockDecoder

@@ -4,7 +4,8 @@ import logging
 
 import torch
 
-from el_fairseq.convert.el_attention import layers_of, why_foreign
+from el_fairseq.convert.attentions import layers_of
+from el_fairseq.convert.el_attention import why_foreign
 
 logger = logging.getLogger(__name__)
 MIB = 2**20

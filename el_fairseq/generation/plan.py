@@ -29,7 +29,8 @@ from fairseq.search import BeamSearch
 from fairseq.sequence_generator import EnsembleModel
 
 from el_fairseq.cache import BeamCaches, CacheGroup, Layout, StaticBeamCaches, hidden_everywhere
-from el_fairseq.convert.el_attention import draws_dropout, is_converted, layers_of, unwrapped, why_foreign
+from el_fairseq.convert.attentions import attentions_of, layers_of
+from el_fairseq.convert.el_attention import draws_dropout, is_converted, unwrapped, why_foreign
 from el_fairseq.generation.cuda_graph import Capture, capturer
 from el_fairseq.generation.decoder_step import change_in_decoder, why_no_fast_step
 from el_fairseq.generation.free_memory import free_memory
@@ -166,7 +167,7 @@ def why_beams_apart(model, search, beams, device, captures):
     foreign = why_foreign(decoder)
     if foreign is not None:
         return foreign
-    attentions = [a for layer in layers_of(decoder) for a in (layer.self_attn, layer.encoder_attn) if a is not None]
+    attentions = [each.module for each in attentions_of(layers_of(decoder))]
     if not all(isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for attention in attentions):
         return "stock attention decodes"
     if not all(is_plain_dropout(attention.dropout_module) for attention in attentions):

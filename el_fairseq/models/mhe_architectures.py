@@ -26,12 +26,12 @@ from el_fairseq.convert.attention_variant import (
     MHA,
     PLACES,
     VARIANTS,
-    attentions_of,
     parse_places,
     refuse_other_variant,
     shares_source,
     use_attention_variant,
 )
+from el_fairseq.convert.attentions import attentions_of
 from el_fairseq.convert.shared_source import share_beams
 from el_fairseq.models.argparse_config import dataclass_of, fills, given
 from el_fairseq.modules.mhe_attention import HEAD_EMBED_STD
@@ -97,7 +97,7 @@ class HasAttentionVariant:
         model = super().build_model(options, task)
         model.attention_variant, model.attention_places = str(cfg.attention_variant), places
         model.adapt(use_attention_variant(model, model.attention_variant, places, head_embed_std=cfg.head_embed_std))
-        attentions = [getattr(layer, name) for layer, name, _ in attentions_of(model)]
+        attentions = [each.module for each in attentions_of(model.modules())]
         logger.info(
             "attention variant %s (%s): %s parameters in %d attentions",
             model.attention_variant,
