@@ -1,7 +1,7 @@
 """Which attentions a model has: the one place that knows where Transformer layers keep them."""
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, TransformerEncoderLayerBase
 from torch import nn
@@ -15,7 +15,7 @@ class Attention(NamedTuple):
     place: Literal["encoder", "decoder", "cross"]
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> Any:
         """The attention itself, as the layer has it now."""
         return getattr(self.layer, self.name)
 
@@ -37,6 +37,6 @@ def attentions_of(modules: Iterable[nn.Module]) -> list[Attention]:
     return found
 
 
-def layers_of(part: nn.Module) -> list[nn.Module]:
+def layers_of(part: Any) -> list[Any]:
     """All layers of an encoder or decoder, by number: iterating with ``--decoder-layerdrop`` skips some at random."""
     return [part.layers[i] for i in range(len(part.layers))]

@@ -1,5 +1,7 @@
 """Exchange the attentions of a built model: stock for EL and back, over the same parameters."""
 
+from typing import Any
+
 from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
 from fairseq.models.speech_to_text.s2t_conformer import S2TConformerEncoder
 from fairseq.models.speech_to_text.s2t_transformer import S2TTransformerEncoder, TransformerDecoderScriptable
@@ -8,8 +10,8 @@ from fairseq.modules import FairseqDropout, MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import nn
 
-from el_fairseq.cache.layout import hidden_everywhere
-from el_fairseq.convert.attentions import attentions_of, layers_of
+from el_fairseq.cache import LayoutPlan, hidden_everywhere
+from el_fairseq.convert.attentions import Attention, attentions_of, layers_of
 from el_fairseq.convert.shared_source import share_beams, unshare_beams
 from el_fairseq.internals import compiled, own_registries
 from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
@@ -21,16 +23,17 @@ KNOWN_ENCODERS = (TransformerEncoderBase, S2TTransformerEncoder, S2TConformerEnc
 WRAPPERS = (ModuleProxyWrapper, LegacyDistributedDataParallel, nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-def use_el_attention(model, plan=hidden_everywhere):
-    """Let the decoder of ``model`` decode with EL-attention, in place; parameters and ``state_dict`` stay as they are.
+def use_el_attention(model: Any, plan: LayoutPlan = hidden_everywhere) -> list[str]:
+    """Let the decoder of a model decode with EL-attention, in place; parameters and ``state_dict`` stay as they are.
 
     Cross-attention is converted in all layers or in none: only together can they share one encoder output.
 
     Args:
-        model: a fairseq model. plan: see ``ELMultiheadAttention``.
+        model: a fairseq model.
+        plan: of its attentions, see ``ELMultiheadAttention``.
 
     Returns:
-        Why the model, or part of it, keeps stock attention: a list of sentences, empty if all of it was converted.
+        Why the model, or part of it, keeps stock attention, each reason once; empty if all of it was converted.
     """
     decoder = getattr(model, "decoder", None)
     foreign = why_foreign(decoder)
@@ -59,8 +62,8 @@ def use_el_attention(model, plan=hidden_everywhere):
     return list(dict.fromkeys(reasons))
 
 
-def use_stock_attention(model):
-    """Let ``model`` decode as stock again, whether ``use_el_attention`` converted it or it was built as ``el_*``."""
+def use_stock_attention(model: Any) -> None:
+    """Let a model decode as stock again, in place: one that ``use_el_attention`` converted, or built as ``el_*``."""
     decoder = getattr(model, "decoder", None)
     if why_foreign(decoder) is not None:
         return
@@ -72,7 +75,7 @@ def use_stock_attention(model):
         unshare_beams(model.encoder)
 
 
-def unwrapped(model):
+def unwrapped(model: nn.Module) -> Any:
     """The model in a wrapper for several processes or devices, or for ``torch.compile``; any other as it is."""
     while True:
         inner = model.module if isinstance(model, WRAPPERS) else compiled(model)
@@ -81,7 +84,7 @@ def unwrapped(model):
         model = inner
 
 
-def is_converted(model):
+def is_converted(model: nn.Module) -> bool:
     """Whether an attention of the decoder decodes with EL-attention, or with keys and values that heads share."""
     decoder = getattr(model, "decoder", None)
     return why_foreign(decoder) is None and any(
@@ -89,14 +92,21 @@ def is_converted(model):
     )
 
 
-def draws_dropout(model):
+def draws_dropout(model: nn.Module) -> bool:
     """Whether ``model`` draws random numbers while it generates (``--retain-dropout``, or dropout left in training)."""
     dropouts = (m for m in model.modules() if isinstance(m, FairseqDropout) and m.p > 0)
     return any(dropout.training or dropout.apply_during_inference for dropout in dropouts)
 
 
-def why_foreign(decoder):
-    """Why this decoder's own code is not the one whose use of attention and encoder output is known here, or None."""
+def why_foreign(decoder: Any) -> str | None:
+    """Say what keeps a decoder from being one whose use of attention and encoder output is known here.
+
+    Args:
+        decoder: of a model, or None where it has none.
+
+    Returns:
+        What is not stock's, or None where all is.
+    """
     if not isinstance(decoder, TransformerDecoderBase):
         return f"{type(decoder).__name__} is not a Transformer decoder"
     for method in ("forward", "extract_features", "extract_features_scriptable"):
@@ -110,7 +120,7 @@ def why_foreign(decoder):
     return None
 
 
-def _why_not_shared(encoder, attentions):
+def _why_not_shared(encoder: nn.Module, attentions: list[Attention]) -> list[str]:
     cross = [(each.name, each.module) for each in attentions if each.module.encoder_decoder_attention]
     reasons = [f"{name}: {why_not(a)}" for name, a in cross if not isinstance(a, SharedKVAttention) and why_not(a)]
     if getattr(type(encoder), "reorder_encoder_out", None) not in [k.reorder_encoder_out for k in KNOWN_ENCODERS]:
@@ -118,13 +128,13 @@ def _why_not_shared(encoder, attentions):
     return reasons
 
 
-def _make_stock(attention):
+def _make_stock(attention: Attention) -> None:
     """Recast an ``Attention`` that is an ``ELMultiheadAttention``, and leave any other as it is."""
     if type(attention.module) is ELMultiheadAttention:
         setattr(attention.layer, attention.name, _recast(attention.module, MultiheadAttention))
 
 
-def _recast(module, cls, **attributes):
+def _recast(module: nn.Module, cls: Any, **attributes: Any) -> Any:
     """The same module, with the same parameters and submodules, as an object of ``cls``."""
     twin = cls.__new__(cls)
     state = {key: value for key, value in module.__dict__.items() if key != "plan"}
