@@ -104,14 +104,14 @@ class Need:
         steps = self._steps(length)
         if self.prompted and self.search.prefix_size > 0:
             length = min(length, self.search.prefix_size)
-        kept_of_source = sum(self._kept_of_source(model, length) for model in self.models)
-        kept = kept_of_source + sum(self._kept_of_target(model, steps) for model in self.models)
+        state_of_source = sum(self._state_of_source(model, length) for model in self.models)
+        state = state_of_source + sum(self._state_of_target(model, steps) for model in self.models)
         step = max(self._step(model, length, steps) for model in self.models) + self._search(steps)
         trace = 0 if self.prompted else self.search.beam * length * steps * 8
         if self.prompted and not self.reads_prompts:
-            return kept + step
+            return state + step
         read = max(self._read(model, length) for model in self.models)
-        return max(kept_of_source + read, kept + step + trace)
+        return max(state_of_source + read, state + step + trace)
 
     def _steps(self, length: int) -> int:
         if self.search.match_source_len:
@@ -132,7 +132,7 @@ class Need:
         states = length * (len(layers) + 2) * width * self.item
         return states + length * self._layer(model.decoder) + 2 * heads * length**2 * self.item
 
-    def _kept_of_source(self, model: Any, length: int) -> int:
+    def _state_of_source(self, model: Any, length: int) -> int:
         layers = layers_of(model.decoder)
         vectors = 1 if self.layout == Layout.HIDDEN else 2
         if self.prompted:
@@ -147,7 +147,7 @@ class Need:
         projected = 2 * sum(attention.embed_dim for attention in cross) if self.layout == Layout.PROJECTED else 0
         return length * ((cross[0].kdim + projected) * self.item + 1)
 
-    def _kept_of_target(self, model: Any, steps: int) -> int:
+    def _state_of_target(self, model: Any, steps: int) -> int:
         widths = [layer.self_attn.embed_dim for layer in layers_of(model.decoder)]
         vectors = 1 if self.layout == Layout.HIDDEN else 2
         capacity = steps + (BLOCK if next(model.parameters()).device.type == "cpu" else ROOM)

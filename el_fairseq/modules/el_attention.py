@@ -206,10 +206,10 @@ class ELMultiheadAttention(MultiheadAttention):
             hidden: ``[p, B, D]``, the inputs of this self-attention for the tokens of the prefixes.
         """
         cache = cast(PrefixCache, self.self_cache(hidden, incremental_state, "prefix"))
-        # Hidden states may be a view of something larger, which would be kept with them.
         entries = self.entries_of(hidden, cache.layout)
-        hides = cache.layout is Layout.HIDDEN
-        cache.prefill(entries.clone(memory_format=torch.contiguous_format) if hides else entries.contiguous())
+        # Hidden states may be a view of something larger, which would stay in memory with them.
+        is_view = cache.layout is Layout.HIDDEN
+        cache.prefill(entries.clone(memory_format=torch.contiguous_format) if is_view else entries.contiguous())
 
     def self_cache(self, x: torch.Tensor, incremental_state: dict, kind: Literal["prefix", "self"] = "self") -> Cache:
         """The cache of this self-attention, made where there is none yet.

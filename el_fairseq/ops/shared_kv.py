@@ -32,12 +32,12 @@ def shared_kv_attention(query, key, value, mask=None, *, dropout=None):
         grouped = grouped.masked_fill_(mask, float("-inf")) if mask.dtype == torch.bool else grouped + mask
         scores = grouped.view_as(scores)
     weights = softmax(scores)
-    kept = weights.to(value.dtype)
+    applied = weights.to(value.dtype)
     mass = None
     if dropout is not None:
-        kept = dropout(kept)
-        mass = kept.sum(dim=-1)
-    return torch.bmm(kept, value), weights, mass
+        applied = dropout(applied)
+        mass = applied.sum(dim=-1)
+    return torch.bmm(applied, value), weights, mass
 
 
 def softmax(scores):

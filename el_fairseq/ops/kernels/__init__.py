@@ -38,8 +38,8 @@ def hidden_attention(query, hidden, mask=None):
         return shared_kv_attention(query, hidden, hidden, mask)[0]
 
     def by_pytorch(part=slice(None), dtype=query.dtype):
-        kept, left_out = hidden[part].to(dtype), None if mask is None else mask[part]
-        return shared_kv_attention(query[part].to(dtype), kept, kept, left_out)[0]
+        states, left_out = hidden[part].to(dtype), None if mask is None else mask[part]
+        return shared_kv_attention(query[part].to(dtype), states, states, left_out)[0]
 
     splits = fused.splits_for(b, rows, hidden.size(1), launch, device.multi_processor_count)
     variant = (
