@@ -35,6 +35,10 @@ class MHEAttention(SharedKVAttention):
             is loaded.
     """
 
+    q_head_embed: nn.Parameter
+    k_head_embed: nn.Parameter
+    v_head_embed: nn.Parameter
+
     def __init__(self, *args: Any, variant: str = MUL, head_embed_std: float = HEAD_EMBED_STD, **kwargs: Any):
         if variant not in OPERATIONS:
             raise ValueError(f"variant={variant!r}: choose one of {', '.join(OPERATIONS)}")

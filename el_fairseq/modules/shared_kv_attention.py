@@ -222,20 +222,20 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
 
     def _source(
         self, key: torch.Tensor, value: torch.Tensor, incremental_state: dict, rows: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the source, computed once."""
         cache = self.get_incremental_state(incremental_state, CACHE)
         if cache is None:
             entries = torch.stack(self.project(key, value))  # [2, B, 1, S, d]
             cache = SourceCache(Layout.SHARED_KV, entries, beams=rows // key.size(1))
             self.set_incremental_state(incremental_state, CACHE, cache)
-        return cache.keys_and_values(key)
+        return cast(tuple[torch.Tensor, torch.Tensor], cache.keys_and_values(key))
 
     def _attend(
         self,
         queries: torch.Tensor,
         key: torch.Tensor,
-        value: torch.Tensor | None,
+        value: torch.Tensor,
         mask: torch.Tensor | None,
         want_weights: bool,
     ) -> Attended:
