@@ -2,15 +2,22 @@
 
 import os
 import zipfile
+from typing import IO, Any
 
 CHUNK = 2**20
 
 
-def damaged_part(file):
-    """The first part of ``file`` (a path, or a file open for reading) whose content is not what was written, or None.
+def damaged_part(file: Any) -> str | None:
+    """Find a part of a checkpoint whose content is not what was written.
 
     Checkpoints of PyTorch 1.6 and newer are zip files with a CRC-32 for each part; reading them again costs about as
     much as loading. Others, and parts that were saved without one (``set_crc32_options(False)``), are not checked.
+
+    Args:
+        file: a path, or a file open for reading in bytes, which stays where it is.
+
+    Returns:
+        The name of the first such part, or None.
     """
     if isinstance(file, (str, os.PathLike)):
         with open(file, "rb") as opened:
@@ -24,7 +31,7 @@ def damaged_part(file):
         file.seek(place)
 
 
-def _first_damaged(file):
+def _first_damaged(file: IO[bytes]) -> str | None:
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, ValueError):

@@ -21,7 +21,9 @@ import pickle
 import re
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,21 +37,31 @@ NOT_THE_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, MemoryErr
 LOCK = threading.RLock()  # torch keeps one list of allowed classes for all threads
 
 
-def guard_loading():
+def guard_loading() -> None:
     """Make fairseq load data alone; does nothing the second time, also if this package is imported again."""
     _guard_eval()
     if not hasattr(torch.load, "guards_fairseq"):
         torch.load = _guarded(torch.load)
 
 
-def load_checkpoint(path):
-    """The checkpoint ``path``, on the CPU, as it is in the file. What is not data raises ``pickle.UnpicklingError``."""
+def load_checkpoint(path: str | os.PathLike) -> Any:
+    """Load a checkpoint onto the CPU, as it is in the file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        What was saved, a dictionary in fairseq's own checkpoints.
+
+    Raises:
+        pickle.UnpicklingError: it is damaged, or holds something that is not data.
+    """
     return torch.load(path, map_location="cpu")
 
 
-def _guarded(load):
+def _guarded(load: Callable[..., Any]) -> Any:
     @functools.wraps(load)
-    def guarded(f, *args, **kwargs):
+    def guarded(f: Any, *args: Any, **kwargs: Any) -> Any:
         caller = name_of_caller()
         if caller.partition(".")[0] not in GUARDED:
             return load(f, *args, **kwargs)
@@ -66,13 +78,13 @@ def _guarded(load):
             name = f if isinstance(f, (str, os.PathLike)) else getattr(f, "name", "in memory")
             raise pickle.UnpicklingError(f"el_fairseq: checkpoint {name}: {load_hint(error)}") from None
 
-    guarded.guards_fairseq = True
+    guarded.guards_fairseq = True  # type: ignore[attr-defined]
     guarded.__module__, guarded.__qualname__ = "torch", "load"  # where pickle finds it: loader=torch.load is common
     return guarded
 
 
 @contextlib.contextmanager
-def _harmless_allowed():
+def _harmless_allowed() -> Iterator[None]:
     """For one load, what ``HARMLESS`` says is what its names mean, whatever the user's own list says of them."""
     with LOCK:
         before = torch.serialization.get_safe_globals()
@@ -86,28 +98,28 @@ def _harmless_allowed():
             _allow([*before, *added])
 
 
-def _allow(classes):
+def _allow(classes: list) -> None:
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(classes)
 
 
-def _name(allowed):
+def _name(allowed: Any) -> str:
     return allowed[1] if isinstance(allowed, tuple) else f"{allowed.__module__}.{allowed.__qualname__}"
 
 
 @functools.cache
-def _calls_eval(path):
+def _calls_eval(path: str) -> bool:
     return path.endswith(".py") and EVAL.search(Path(path).read_bytes()) is not None
 
 
-def _guard_eval():
+def _guard_eval() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("fairseq.") and _calls_eval(getattr(module, "__file__", None) or ""):
-            module.eval = evaluate
+            vars(module)["eval"] = evaluate
 
 
-def load_hint(error):
-    """What an error that ``torch.load`` raised for a checkpoint means, and what to do."""
+def load_hint(error: BaseException) -> str:
+    """Say what an error that ``torch.load`` raised for a checkpoint means, and what to do."""
     refused = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", str(error))
     if refused:
         return (

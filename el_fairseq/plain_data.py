@@ -14,7 +14,7 @@ import ast
 import collections
 import pickle
 import re
-import typing
+from typing import Any
 
 import numpy
 import omegaconf
@@ -35,33 +35,44 @@ DATA = (
 class NumberType:
     """Stands for ``numpy.dtype`` in a file: the type of a number, and its byte order."""
 
-    def __init__(self, code, *_copy):
+    def __init__(self, code: Any, *_copy: Any):
         if not (isinstance(code, str) and NUMBER.fullmatch(code)):
             raise pickle.UnpicklingError(f"numpy data of type {code!r}, which is not a number")
         self.dtype = numpy.dtype(code)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: tuple) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class Array(numpy.ndarray):
     """Stands for ``numpy.ndarray`` in a file: an array of numbers, which is saved as a plain array again."""
 
-    def __new__(cls, *_arguments):
+    def __new__(cls, *_arguments: Any) -> "Array":
         return numpy.zeros(0).view(cls)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: tuple) -> None:
         _version, shape, of, is_fortran, data = state
         if not isinstance(of, NumberType):
             raise pickle.UnpicklingError("a numpy array whose type is not given as one of numbers")
         super().__setstate__((1, shape, of.dtype, is_fortran, data))
 
-    def __reduce_ex__(self, protocol):
+    def __reduce_ex__(self, protocol: Any) -> Any:
         return self.view(numpy.ndarray).__reduce_ex__(protocol)
 
 
-def number(of, data):
-    """Stands for numpy's function ``scalar`` in a file: the number of a ``NumberType`` that the bytes ``data`` are."""
+def number(of: Any, data: bytes) -> Any:
+    """Stands for numpy's function ``scalar`` in a file.
+
+    Args:
+        of: a ``NumberType``.
+        data: the number's bytes.
+
+    Returns:
+        The number.
+
+    Raises:
+        pickle.UnpicklingError: another type.
+    """
     if not isinstance(of, NumberType):
         raise pickle.UnpicklingError("a numpy number whose type is not given as one of numbers")
     return numpy.frombuffer(data, of.dtype, count=1)[0]
@@ -83,7 +94,7 @@ HARMLESS = {
     "omegaconf.nodes.AnyNode": AnyNode,
     "omegaconf.base.ContainerMetadata": ContainerMetadata,
     "omegaconf.base.Metadata": Metadata,
-    "typing.Any": typing.Any,
+    "typing.Any": Any,
     "collections.defaultdict": collections.defaultdict,
     "builtins.dict": dict,
     "builtins.list": list,
@@ -99,17 +110,26 @@ HARMLESS = {
 }
 
 
-def evaluate(source, *_scopes):
+def evaluate(text: Any, *_scopes: Any) -> Any:
     """``eval`` for expressions that are data: constants, containers of them, and arithmetic.
 
-    Raises a ``ValueError`` for anything else, and what ``eval`` raises for what is no expression.
+    Args:
+        text: an expression, as ``eval`` takes it. What ``eval`` takes besides is not used.
+
+    Returns:
+        Its value.
+
+    Raises:
+        ValueError: anything else than data.
+        TypeError: ``text`` is none.
+        SyntaxError: it is no expression.
     """
-    if not isinstance(source, (str, bytes, bytearray)):
+    if not isinstance(text, (str, bytes, bytearray)):
         raise TypeError("eval() arg 1 must be a string")  # fairseq catches it
-    expression = ast.parse(source.strip(), mode="eval")
+    expression = ast.parse(text.strip(), mode="eval")
     if not all(isinstance(node, DATA) for node in ast.walk(expression)):
         raise ValueError(
-            f"el_fairseq: refused: fairseq would run the option {source!r} as Python. Nothing was run. If it is from "
+            f"el_fairseq: refused: fairseq would run the option {text!r} as Python. Nothing was run. If it is from "
             "a checkpoint, get that from a source you trust; options may hold numbers, strings, lists and the like."
         )
     return eval(compile(expression, "<option>", "eval"), {"__builtins__": {}})

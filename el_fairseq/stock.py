@@ -6,6 +6,8 @@ Whatever computes past a module's own call asks here first, at every batch, and 
 
 import functools
 import logging
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from fairseq.modules import (
@@ -36,40 +38,45 @@ if has_fused_layernorm:
     PLAIN.add(FusedLayerNorm)
 
 
-def has_stock_method(module, method, *owners):
+def has_stock_method(module: Any, method: str, *owners: type) -> bool:
     """Whether a method of ``module`` is that of one of the classes ``owners``, overridden by no class and no object."""
     known = [getattr(owner, method) for owner in owners]
     return method not in vars(module) and getattr(type(module), method, None) in known
 
 
-def is_unhooked(module):
+def is_unhooked(module: nn.Module) -> bool:
     """Whether calling ``module`` does what its class's ``forward`` does, and nothing else."""
     return not (is_hooked(module) or "forward" in vars(module))
 
 
-def is_plain_linear(module):
+def is_plain_linear(module: Any) -> bool:
     """Whether calling ``module`` is one product with a dense weight, which may be read past it."""
     if type(module) is not nn.Linear or not is_unhooked(module):
         return False
     return type(module.weight) in (nn.Parameter, torch.Tensor)
 
 
-def is_plain_dropout(module):
+def is_plain_dropout(module: Any) -> bool:
     """Whether ``module`` is fairseq's dropout as stock built it."""
     return type(module) is FairseqDropout and is_unhooked(module)
 
 
-def changes_weights(dropout):
+def changes_weights(dropout: Any) -> bool:
     """Whether the dropout of an attention does something to its weights: it drops some, or is not as stock built it."""
     if not is_plain_dropout(dropout):
         return True
     return dropout.p > 0 and (dropout.training or dropout.apply_during_inference)
 
 
-def changed_module(part, known):
-    """What keeps ``part``, an encoder or a decoder, from being computed past its modules: a phrase, or None.
+def changed_module(part: nn.Module, known: Iterable[type]) -> str | None:
+    """Find what keeps an encoder or a decoder from being computed past its modules.
 
-    known: base classes of its layers and attentions, whose own methods the caller looks at; the others are ``PLAIN``.
+    Args:
+        part: the encoder or decoder.
+        known: base classes of its layers and attentions, whose own methods the caller looks at; others are ``PLAIN``.
+
+    Returns:
+        A phrase that names it, or None.
     """
     if has_global_hooks():
         return "a hook on all modules"
@@ -83,6 +90,6 @@ def changed_module(part, known):
 
 
 @functools.lru_cache(maxsize=1000)
-def log_once(message):
+def log_once(message: str) -> None:
     """Log at INFO what holds for many batches, once."""
     logger.info("%s", message)

@@ -18,7 +18,8 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, build_mode
 from fairseq.models.roberta import RobertaModel
 
 import el_fairseq
-from el_fairseq.convert.attention_variant import VARIANTS, attentions_of
+from el_fairseq.convert.attention_variant import VARIANTS
+from el_fairseq.convert.attentions import attentions_of
 
 FORMULAS = {
     "mha": ("3n²d²", lambda n, d: 3 * n**2 * d**2),
@@ -79,8 +80,8 @@ def qkv_parameters(attention):
 def rows(model):
     """A row for each kind of attention: name, how many, Q/K/V parameters of one, the formula's, all of one."""
     kinds = {}
-    for layer, name, place in attentions_of(model):
-        kinds.setdefault(place, []).append(getattr(layer, name))
+    for attention in attentions_of(model.modules()):
+        kinds.setdefault(attention.place, []).append(attention.module)
     for place, attentions in kinds.items():
         one = attentions[0]
         text, formula = FORMULAS[getattr(one, "variant", "mha")]

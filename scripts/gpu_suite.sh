@@ -2,6 +2,9 @@
 # Everything worth knowing on a GPU, without internet: tests, the kernels against the floor, decoding, memory.
 
 set -euo pipefail
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck source=scripts/lib/options.sh
+source "$HERE/lib/options.sh"
 usage() {
     cat <<'HELP'
 usage: scripts/gpu_suite.sh [--out DIR] [--only STAGE,...] [--cpu]
@@ -30,29 +33,20 @@ HELP
 
 die() {
     printf 'gpu_suite.sh: %s\n' "$1" >&2
-    exit "${2:-1}"
+    exit 1
 }
 
 STAGES=(tests attention bart gpt2 base memory largest budget)
-OUT=results ONLY='' ON_CPU=''
-while (($#)); do
-    case "$1" in
-        --help | -h) usage && exit ;;
-        --out | --only) (($# > 1)) || die "$1 needs a value" 2 ;;&
-        --out) OUT="$2" && shift 2 ;;
-        --only) ONLY="$2" && shift 2 ;;
-        --cpu) ON_CPU=yes && shift ;;
-        *) die "$1: no such option (--help tells more)" 2 ;;
-    esac
-done
+OUT=results ONLY='' CPU=''
+read_options "out only cpu:0" "$@"
 IFS=, read -ra WANTED <<<"${ONLY:-$(IFS=,; echo "${STAGES[*]}")}"
 for name in "${WANTED[@]}"; do
-    [[ " ${STAGES[*]} " == *" $name "* ]] || die "--only $name: choose of ${STAGES[*]}" 2
+    [[ " ${STAGES[*]} " == *" $name "* ]] || fail "--only $name: choose of ${STAGES[*]}"
 done
 
 find_python() {
     local name
-    for name in "$ROOT/.venv/bin/python" python python3; do
+    for name in "$PROJECT/.venv/bin/python" python python3; do
         if command -v "$name" >/dev/null && "$name" -c 'import torch' >/dev/null 2>&1; then
             echo "$name"
             return
@@ -113,7 +107,7 @@ suite() {
     "$PYTHON" -c 'import platform, torch
 gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 print(f"{gpu}, torch {torch.__version__}, CUDA {torch.version.cuda}, Python {platform.python_version()}")'
-    if [[ -n $ON_CPU ]]; then on_cpu; else on_gpu; fi
+    if [[ -n $CPU ]]; then on_cpu; else on_gpu; fi
     ended="$(wc -l <"$OUT/stages.jsonl")"
     passed="$(grep -c '"passed"' "$OUT/stages.jsonl" || true)"
     echo
@@ -122,11 +116,9 @@ print(f"{gpu}, torch {torch.__version__}, CUDA {torch.version.cuda}, Python {pla
     ((passed == ended))
 }
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-[[ $OUT == /* ]] || OUT="$PWD/$OUT"
-cd "$ROOT"
+cd "$PROJECT"
 PYTHON="$(find_python)"
-[[ -n $ON_CPU ]] || "$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' ||
+[[ -n $CPU ]] || "$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' ||
     die "PyTorch ($PYTHON) finds no GPU; --cpu tries the suite without one"
 "$PYTHON" -c 'import fairseq' >/dev/null 2>&1 || die "$PYTHON has no fairseq: $("$PYTHON" -c 'import fairseq' 2>&1 | tail -n 1)"
 mkdir -p "$OUT"

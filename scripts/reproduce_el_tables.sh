@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # The tables of the EL-attention paper (arXiv 2105.04779), measured here, the published numbers beside them.
 
-if [[ ${1:-} == --help ]]; then
+set -euo pipefail
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck source=scripts/lib/options.sh
+source "$HERE/lib/options.sh"
+usage() {
     cat <<'HELP'
 usage: scripts/reproduce_el_tables.sh [--out DIR] [--data-dir DIR] [--cpu] [--TASK MODEL.pt DATA-BIN]...
 
@@ -25,45 +29,24 @@ On a GPU (half precision) it measures the paper's shapes; how long that takes ha
 measures a reduced table that says so, sized for about 6 minutes on 2 free cores: Transformer base and BART base (no
 GPT-2 medium), shorter sources and hypotheses, small batches, a budget of 0.9 GiB, float32.
 HELP
-    exit 0
-fi
+}
+OUT=results/el-tables DATA_DIR='' CPU=''
+# shellcheck disable=SC2034 # speed reads them by name: a checkpoint and its data, where they are given
+SQUAD=() XSUM=() CNNDM=() GPT2_SMALL=() GPT2_MEDIUM=()
+read_options "out data-dir cpu:0 squad:2 xsum:2 cnndm:2 gpt2_small:2 gpt2_medium:2" "$@"
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-
-OUT=results/el-tables DATA='' CPU=()
-declare -A MODEL=() BIN=()
-while (($#)); do
-    case "$1" in
-        --out | --data-dir)
-            (($# > 1)) || { echo "reproduce_el_tables.sh: $1 needs a folder" >&2 && exit 2; }
-            [[ $1 == --out ]] && OUT="$2" || DATA="$2"
-            shift 2
-            ;;
-        --cpu)
-            CPU=(--cpu)
-            shift
-            ;;
-        --squad | --xsum | --cnndm | --gpt2_small | --gpt2_medium)
-            (($# > 2)) || { echo "reproduce_el_tables.sh: $1 needs MODEL.pt and DATA-BIN" >&2 && exit 2; }
-            MODEL[${1#--}]="$2" BIN[${1#--}]="$3"
-            shift 3
-            ;;
-        *)
-            echo "reproduce_el_tables.sh: $1: unknown option (--help tells more)" >&2
-            exit 2
-            ;;
-    esac
-done
+source "$HERE/environment.sh"
 mkdir -p "$OUT"
 
-if ((${#CPU[@]} == 0)) && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+if [[ -z $CPU ]] && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     WHERE=gpu
     COMMON=(--fp16 --rounds 2)
+    ON_CPU=()
     echo "The paper's shapes on a GPU, in half precision."
 else
     WHERE=cpu
     COMMON=(--cpu --rounds 2)
-    CPU=(--cpu)
+    ON_CPU=(--cpu)
     echo "REDUCED TABLE for a CPU: smaller models, shorter sources and hypotheses, small batches, float32."
 fi
 
@@ -73,13 +56,14 @@ decode() { # OPTIONS...: rows of speed.jsonl
 }
 
 speed() { # TASK TEXT SHAPE SEARCHES OPTIONS...: with a checkpoint where one is given
-    local task="$1" text="$DATA/$2" shape="$3" searches="$4"
+    local task="$1" text="$DATA_DIR/$2" shape="$3" searches="$4"
+    local -n checkpoint="${task^^}"
     shift 4
     echo
     echo "-- $task"
-    if [[ -n ${MODEL[$task]:-} ]]; then
-        decode --label "$task" --path "${MODEL[$task]}" --data "${BIN[$task]}" --search "$searches" "$@"
-    elif [[ -n $DATA && $task != gpt2_* ]]; then
+    if ((${#checkpoint[@]})); then
+        decode --label "$task" --path "${checkpoint[0]}" --data "${checkpoint[1]}" --search "$searches" "$@"
+    elif [[ -n $DATA_DIR && $task != gpt2_* ]]; then
         decode --label "$task" --arch "$shape" --search "$searches" --lengths-of "$text" --tokens-per-word 1.25 "$@"
     else
         decode --label "$task" --arch "$shape" --search "$searches" "$@"
@@ -87,37 +71,35 @@ speed() { # TASK TEXT SHAPE SEARCHES OPTIONS...: with a checkpoint where one is 
 }
 
 ALL=greedy,beam,diverse
-SQUAD=(squad question_generation/src-test.txt)
-XSUM=(xsum cnndm/test_128.source)
-CNNDM=(cnndm cnndm/test_128.source)
+QUESTIONS=question_generation/src-test.txt ARTICLES=cnndm/test_128.source
 echo
 echo "== 1/5 speed by model, task and search"
 if [[ $WHERE == gpu ]]; then
     LONG=(--tokens 140 --lenpen 2.0 --no-repeat-ngram-size 3 --beam 4 --source 1024)
     PROMPT=(--source 512 --shortest 512 --tokens 100 --sentences 128 --batch "16,32,64,128" --beam 4)
-    [[ -n ${MODEL[cnndm]:-} ]] && LONG+=(--min-tokens 55)
-    speed "${SQUAD[@]}" big_270m "$ALL" --source 512 --tokens 32 --sentences 1024 --batch 128,320,1024 --beam 4
+    ((${#CNNDM[@]})) && LONG+=(--min-tokens 55)
+    speed squad "$QUESTIONS" big_270m "$ALL" --source 512 --tokens 32 --sentences 1024 --batch 128,320,1024 --beam 4
     XSUM_OPTIONS=(--source 1024 --tokens 60 --beam 6)
-    [[ -n ${MODEL[xsum]:-} ]] && XSUM_OPTIONS+=(--min-tokens 10)
-    speed "${XSUM[@]}" bart_large "$ALL" --sentences 320 --batch 32,128,320 "${XSUM_OPTIONS[@]}"
-    speed "${CNNDM[@]}" bart_large "$ALL" --sentences 320 --batch 32,128,320 "${LONG[@]}"
+    ((${#XSUM[@]})) && XSUM_OPTIONS+=(--min-tokens 10)
+    speed xsum "$ARTICLES" bart_large "$ALL" --sentences 320 --batch 32,128,320 "${XSUM_OPTIONS[@]}"
+    speed cnndm "$ARTICLES" bart_large "$ALL" --sentences 320 --batch 32,128,320 "${LONG[@]}"
     speed gpt2_small '' gpt2_small greedy,beam "${PROMPT[@]}"
     speed gpt2_medium '' gpt2_medium greedy,beam "${PROMPT[@]}"
     BY_BATCH=(--arch bart_large --source 1024 --shortest 1024 --tokens 140 --batch "32,64,128,320")
     BUDGET=(--memory-budget 16)
     STATE=(--arch bart_large --batch "32,64,320" --source "256,512,1024" --dtype float16)
 else
-    speed "${SQUAD[@]}" base "$ALL" --source 512 --tokens 12 --batch 16 --beam 4
-    speed "${XSUM[@]}" bart_base "$ALL" --source 512 --tokens 10 --batch 4 --beam 6
-    speed "${CNNDM[@]}" bart_base "$ALL" --source 1024 --tokens 16 --batch 4 --beam 4 --no-repeat-ngram-size 3
+    speed squad "$QUESTIONS" base "$ALL" --source 512 --tokens 12 --batch 16 --beam 4
+    speed xsum "$ARTICLES" bart_base "$ALL" --source 512 --tokens 10 --batch 4 --beam 6
+    speed cnndm "$ARTICLES" bart_base "$ALL" --source 1024 --tokens 16 --batch 4 --beam 4 --no-repeat-ngram-size 3
     speed gpt2_small '' gpt2_small greedy,beam --source 64 --shortest 64 --tokens 8 --batch 2 --beam 4
     BY_BATCH=(--arch base --source 512 --shortest 512 --tokens 10 --batch "1,4,16")
     BUDGET=(--memory-budget 0.9)
     STATE=(--arch bart_base --batch 8 --source "128,256,512,1024" --dtype float32)
 fi
 
-if [[ -n ${MODEL[cnndm]:-} ]]; then
-    BY_BATCH+=(--path "${MODEL[cnndm]}" --data "${BIN[cnndm]}")
+if ((${#CNNDM[@]})); then
+    BY_BATCH+=(--path "${CNNDM[0]}" --data "${CNNDM[1]}")
 fi
 
 echo
@@ -128,7 +110,7 @@ echo "== 3/5 speed by batch size within a memory budget of ${BUDGET[1]} GiB"
 decode --label batch-budget "${BY_BATCH[@]}" "${BUDGET[@]}"
 echo
 echo "== 4/5 memory kept of the source"
-python -m scripts.bench.state --json "$OUT/state.jsonl" --resume "${CPU[@]}" "${STATE[@]}" 2>>"$OUT/log" ||
+python -m scripts.bench.state --json "$OUT/state.jsonl" --resume "${ON_CPU[@]}" "${STATE[@]}" 2>>"$OUT/log" ||
     { tail -n 15 "$OUT/log" >&2 && exit 1; }
 
 echo

@@ -1,5 +1,7 @@
 """Exchange the attentions of a built model: stock for EL and back, over the same parameters."""
 
+from typing import Any
+
 from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
 from fairseq.models.speech_to_text.s2t_conformer import S2TConformerEncoder
 from fairseq.models.speech_to_text.s2t_transformer import S2TTransformerEncoder, TransformerDecoderScriptable
@@ -8,7 +10,8 @@ from fairseq.modules import FairseqDropout, MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from torch import nn
 
-from el_fairseq.cache.layout import hidden_everywhere
+from el_fairseq.cache import LayoutPlan, hidden_everywhere
+from el_fairseq.convert.attentions import Attention, attentions_of, layers_of
 from el_fairseq.convert.shared_source import share_beams, unshare_beams
 from el_fairseq.internals import compiled, own_registries
 from el_fairseq.modules.el_attention import ELMultiheadAttention, why_not
@@ -20,36 +23,38 @@ KNOWN_ENCODERS = (TransformerEncoderBase, S2TTransformerEncoder, S2TConformerEnc
 WRAPPERS = (ModuleProxyWrapper, LegacyDistributedDataParallel, nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-def use_el_attention(model, plan=hidden_everywhere):
-    """Let the decoder of ``model`` decode with EL-attention, in place; parameters and ``state_dict`` stay as they are.
+def use_el_attention(model: Any, plan: LayoutPlan = hidden_everywhere) -> list[str]:
+    """Let the decoder of a model decode with EL-attention, in place; parameters and ``state_dict`` stay as they are.
 
     Cross-attention is converted in all layers or in none: only together can they share one encoder output.
 
     Args:
-        model: a fairseq model. plan: see ``ELMultiheadAttention``.
+        model: a fairseq model.
+        plan: of its attentions, see ``ELMultiheadAttention``.
 
     Returns:
-        Why the model, or part of it, keeps stock attention: a list of sentences, empty if all of it was converted.
+        Why the model, or part of it, keeps stock attention, each reason once; empty if all of it was converted.
     """
     decoder = getattr(model, "decoder", None)
     foreign = why_foreign(decoder)
     if foreign is not None:
         return [foreign]
-    attentions = _attentions(decoder)
-    crosses = any(attention.encoder_decoder_attention for _, _, attention in attentions)
+    attentions = attentions_of(layers_of(decoder))
+    crosses = any(each.module.encoder_decoder_attention for each in attentions)
     keep_cross = _why_not_shared(model.encoder, attentions) if crosses else []
     reasons = list(keep_cross)
-    for parent, name, attention in attentions:
+    for each in attentions:
+        attention = each.module
         if isinstance(attention, SharedKVAttention):  # MHE and its baselines share the source among beams as they are
             continue
         reason = None if attention.encoder_decoder_attention else why_not(attention)
         if reason is not None:
-            reasons.append(f"{name}: {reason}")
+            reasons.append(f"{each.name}: {reason}")
         if reason is not None or (attention.encoder_decoder_attention and keep_cross):
-            _exchange(parent, name, ELMultiheadAttention, MultiheadAttention)
+            _make_stock(each)
         # What is as it should be stays: another thread may be decoding with it.
         elif type(attention) is not ELMultiheadAttention or attention.plan is not plan:
-            setattr(parent, name, _recast(attention, ELMultiheadAttention, plan=plan))
+            setattr(each.layer, each.name, _recast(attention, ELMultiheadAttention, plan=plan))
     if keep_cross:
         unshare_beams(model.encoder)
     elif crosses:
@@ -57,24 +62,20 @@ def use_el_attention(model, plan=hidden_everywhere):
     return list(dict.fromkeys(reasons))
 
 
-def use_stock_attention(model):
-    """Let ``model`` decode as stock again, whether ``use_el_attention`` converted it or it was built as ``el_*``."""
+def use_stock_attention(model: Any) -> None:
+    """Let a model decode as stock again, in place: one that ``use_el_attention`` converted, or built as ``el_*``."""
     decoder = getattr(model, "decoder", None)
     if why_foreign(decoder) is not None:
         return
-    for parent, name, _ in _attentions(decoder):
-        _exchange(parent, name, ELMultiheadAttention, MultiheadAttention)
-    cross = [attention for _, _, attention in _attentions(decoder) if attention.encoder_decoder_attention]
+    attentions = attentions_of(layers_of(decoder))
+    for each in attentions:
+        _make_stock(each)
+    cross = [each.module for each in attentions if each.module.encoder_decoder_attention]
     if cross and not all(isinstance(attention, SharedKVAttention) for attention in cross):
         unshare_beams(model.encoder)
 
 
-def layers_of(decoder):
-    """All decoder layers. By number: iterating over them with ``--decoder-layerdrop`` skips some at random."""
-    return [decoder.layers[i] for i in range(len(decoder.layers))]
-
-
-def unwrapped(model):
+def unwrapped(model: nn.Module) -> Any:
     """The model in a wrapper for several processes or devices, or for ``torch.compile``; any other as it is."""
     while True:
         inner = model.module if isinstance(model, WRAPPERS) else compiled(model)
@@ -83,22 +84,29 @@ def unwrapped(model):
         model = inner
 
 
-def is_converted(model):
+def is_converted(model: nn.Module) -> bool:
     """Whether an attention of the decoder decodes with EL-attention, or with keys and values that heads share."""
     decoder = getattr(model, "decoder", None)
     return why_foreign(decoder) is None and any(
-        isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for _, _, attention in _attentions(decoder)
+        isinstance(each.module, (ELMultiheadAttention, SharedKVAttention)) for each in attentions_of(layers_of(decoder))
     )
 
 
-def draws_dropout(model):
+def draws_dropout(model: nn.Module) -> bool:
     """Whether ``model`` draws random numbers while it generates (``--retain-dropout``, or dropout left in training)."""
     dropouts = (m for m in model.modules() if isinstance(m, FairseqDropout) and m.p > 0)
     return any(dropout.training or dropout.apply_during_inference for dropout in dropouts)
 
 
-def why_foreign(decoder):
-    """Why this decoder's own code is not the one whose use of attention and encoder output is known here, or None."""
+def why_foreign(decoder: Any) -> str | None:
+    """Say what keeps a decoder from being one whose use of attention and encoder output is known here.
+
+    Args:
+        decoder: of a model, or None where it has none.
+
+    Returns:
+        What is not stock's, or None where all is.
+    """
     if not isinstance(decoder, TransformerDecoderBase):
         return f"{type(decoder).__name__} is not a Transformer decoder"
     for method in ("forward", "extract_features", "extract_features_scriptable"):
@@ -112,30 +120,21 @@ def why_foreign(decoder):
     return None
 
 
-def _why_not_shared(encoder, attentions):
-    cross = [(name, a) for _, name, a in attentions if a.encoder_decoder_attention]
+def _why_not_shared(encoder: nn.Module, attentions: list[Attention]) -> list[str]:
+    cross = [(each.name, each.module) for each in attentions if each.module.encoder_decoder_attention]
     reasons = [f"{name}: {why_not(a)}" for name, a in cross if not isinstance(a, SharedKVAttention) and why_not(a)]
     if getattr(type(encoder), "reorder_encoder_out", None) not in [k.reorder_encoder_out for k in KNOWN_ENCODERS]:
         reasons.append(f"{type(encoder).__name__} orders its output in its own way")
     return reasons
 
 
-def _attentions(decoder):
-    """Each attention of the decoder layers as ``(parent, name, attention)``."""
-    named = [
-        (layer, name, getattr(layer, name)) for layer in layers_of(decoder) for name in ("self_attn", "encoder_attn")
-    ]
-    return [(layer, name, attention) for layer, name, attention in named if attention is not None]
+def _make_stock(attention: Attention) -> None:
+    """Recast an ``Attention`` that is an ``ELMultiheadAttention``, and leave any other as it is."""
+    if type(attention.module) is ELMultiheadAttention:
+        setattr(attention.layer, attention.name, _recast(attention.module, MultiheadAttention))
 
 
-def _exchange(parent, name, old, new):
-    """Recast a module that is of class ``old``, and leave any other as it is."""
-    module = getattr(parent, name, None)
-    if type(module) is old:
-        setattr(parent, name, _recast(module, new))
-
-
-def _recast(module, cls, **attributes):
+def _recast(module: nn.Module, cls: Any, **attributes: Any) -> Any:
     """The same module, with the same parameters and submodules, as an object of ``cls``."""
     twin = cls.__new__(cls)
     state = {key: value for key, value in module.__dict__.items() if key != "plan"}

@@ -2,21 +2,27 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from weakref import WeakKeyDictionary
+
+from torch import nn
 
 from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 
 logger = logging.getLogger(__name__)
-said = WeakKeyDictionary()  # the last line about each model: tasks and hubs convert theirs again for every generator
+said: WeakKeyDictionary[nn.Module, str] = (
+    WeakKeyDictionary()
+)  # the last line about each model: tasks and hubs convert theirs again for every generator
 
 
-def announce(model, mode, reasons=()):
+def announce(model: nn.Module, mode: str, reasons: Iterable[str] = ()) -> None:
     """Log one line at INFO where the way in which ``model`` decodes has changed.
 
     Args:
-        model: a fairseq model, after its conversion. mode: what was asked for. reasons: why the model, or part of it,
-            keeps stock attention.
+        model: a fairseq model, after its conversion.
+        mode: what was asked for.
+        reasons: why the model, or part of it, keeps stock attention.
     """
     if mode == "off" and model not in said:  # it decodes as it always did
         return
@@ -26,9 +32,9 @@ def announce(model, mode, reasons=()):
         logger.info("%s", line)
 
 
-def _what(model, mode, reasons):
+def _what(model: nn.Module, mode: str, reasons: str) -> str:
     decoder = getattr(model, "decoder", None)
-    modules = [] if decoder is None else list(decoder.modules())
+    modules = list(decoder.modules()) if isinstance(decoder, nn.Module) else []
     ours = [module for module in modules if isinstance(module, ELMultiheadAttention)]
     counts = Counter("cross" if attention.encoder_decoder_attention else "self" for attention in ours)
     if counts:

@@ -22,7 +22,9 @@ at once.
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from fairseq.models import FairseqLanguageModel
@@ -31,7 +33,8 @@ from fairseq.models.transformer import TransformerEncoderBase
 from el_fairseq.cache import CacheRequest, Layout
 from el_fairseq.cache.buffer import BLOCK
 from el_fairseq.cache.static import ROOM
-from el_fairseq.convert.el_attention import layers_of, why_foreign
+from el_fairseq.convert.attentions import layers_of
+from el_fairseq.convert.el_attention import why_foreign
 from el_fairseq.generation.enable import models_of
 from el_fairseq.generation.free_memory import free_memory
 from el_fairseq.generation.memory import MIB, StockDecoder
@@ -55,10 +58,10 @@ class Search:
     match_source_len: bool = False
     sampling: bool = False
     prefix_size: int = 0
-    lm_path: str = None
+    lm_path: str | None = None
 
     @classmethod
-    def of(cls, generation):
+    def of(cls, generation: Any) -> "Search":
         """From fairseq's generation options."""
         return cls(**{name: getattr(generation, name) for name in cls.__dataclass_fields__})
 
@@ -67,15 +70,16 @@ class Need:
     """Bytes that ``models`` need: ``fixed``, and ``sentence(S)`` for each sentence with a source of S tokens.
 
     Args:
-        models: an ensemble, where it will generate. layout: how its attentions keep their state, a ``Layout`` or
-        ``STOCK``. search: a ``Search``. item: bytes of a number; None: those of
-        the parameters.
+        models: an ensemble, where it will generate.
+        layout: how its attentions keep their state, or ``STOCK``.
+        search: the options of generation.
+        item: bytes of a number; None: those of the parameters.
 
     Raises:
         ValueError: what a model needs is not known.
     """
 
-    def __init__(self, models, layout, search, item=None):
+    def __init__(self, models: list[Any], layout: Layout | str, search: Search, item: int | None = None):
         for model in models:
             reason = why_foreign(getattr(model, "decoder", None))
             if reason is not None:
@@ -87,72 +91,76 @@ class Need:
         self.vocabulary = models[0].decoder.output_projection.out_features
         self.prompted = isinstance(models[0], FairseqLanguageModel)
         self.reads_prompts = self.prompted and layout != STOCK
-        self.fixed = CHUNK_TOKENS * self.vocabulary * (self.item + 8) if self.reads_prompts else 0
+        self.fixed: float = CHUNK_TOKENS * self.vocabulary * (self.item + 8) if self.reads_prompts else 0
         if layout != STOCK:
             self.fixed += sum(packed_bytes(model) for model in models)
 
-    def sentence(self, source):
-        """Bytes; ``source`` is what the prompt is a part of where a language model goes on."""
-        steps = self._steps(source)
+    def sentence(self, length: int) -> float:
+        """Bytes that one sentence needs at most.
+
+        Args:
+            length: of its source, in tokens; where a language model goes on, of the text that the prompt is part of.
+        """
+        steps = self._steps(length)
         if self.prompted and self.search.prefix_size > 0:
-            source = min(source, self.search.prefix_size)
-        kept_of_source = sum(self._kept_of_source(model, source) for model in self.models)
-        kept = kept_of_source + sum(self._kept_of_target(model, steps) for model in self.models)
-        step = max(self._step(model, source, steps) for model in self.models) + self._search(steps)
-        trace = 0 if self.prompted else self.search.beam * source * steps * 8
+            length = min(length, self.search.prefix_size)
+        state_of_source = sum(self._state_of_source(model, length) for model in self.models)
+        state = state_of_source + sum(self._state_of_target(model, steps) for model in self.models)
+        step = max(self._step(model, length, steps) for model in self.models) + self._search(steps)
+        trace = 0 if self.prompted else self.search.beam * length * steps * 8
         if self.prompted and not self.reads_prompts:
-            return kept + step
-        read = max(self._read(model, source) for model in self.models)
-        return max(kept_of_source + read, kept + step + trace)
+            return state + step
+        read = max(self._read(model, length) for model in self.models)
+        return max(state_of_source + read, state + step + trace)
 
-    def _steps(self, source):
+    def _steps(self, length: int) -> int:
         if self.search.match_source_len:
-            return source + 1  # with end-of-sentence
+            return length + 1  # with end-of-sentence
         limit = min(model.max_decoder_positions() for model in self.models) - 1
-        return min(int(self.search.max_len_a * source + self.search.max_len_b), limit) + 1
+        return min(int(self.search.max_len_a * length + self.search.max_len_b), limit) + 1
 
-    def _layer(self, part):
+    def _layer(self, part: Any) -> float:
         layer = layers_of(part)[0]
         width, inner = layer.fc1.in_features, layer.fc1.out_features
         return ROUNDED * self.item * (3 * width + max(2 * inner, 4 * width))
 
-    def _read(self, model, source):
+    def _read(self, model: Any, length: int) -> float:
         if not self.prompted:
-            return source * self._layer(model.encoder)
+            return length * self._layer(model.encoder)
         layers = layers_of(model.decoder)
         heads, width = layers[0].self_attn.num_heads, layers[0].self_attn.embed_dim
-        hidden = source * (len(layers) + 2) * width * self.item
-        return hidden + source * self._layer(model.decoder) + 2 * heads * source**2 * self.item
+        states = length * (len(layers) + 2) * width * self.item
+        return states + length * self._layer(model.decoder) + 2 * heads * length**2 * self.item
 
-    def _kept_of_source(self, model, source):
+    def _state_of_source(self, model: Any, length: int) -> int:
         layers = layers_of(model.decoder)
         vectors = 1 if self.layout == Layout.HIDDEN else 2
         if self.prompted:
             own = sum(layer.self_attn.embed_dim for layer in layers)
-            return vectors * source * own * self.item if self.reads_prompts else 0
+            return vectors * length * own * self.item if self.reads_prompts else 0
         cross = [layer.encoder_attn for layer in layers]
         if self.layout == STOCK:
-            hidden = torch.empty(source, 1, cross[0].kdim, device="meta")
+            hidden = torch.empty(length, 1, cross[0].kdim, device="meta")
             names = ("encoder_out", "encoder_embedding", "encoder_padding_mask", "src_lengths")
             stock = StockDecoder(model, dict.fromkeys(names, [hidden]), self.search.beam)
             return stock.bytes(self.search.beam, steps=0)
         projected = 2 * sum(attention.embed_dim for attention in cross) if self.layout == Layout.PROJECTED else 0
-        return source * ((cross[0].kdim + projected) * self.item + 1)
+        return length * ((cross[0].kdim + projected) * self.item + 1)
 
-    def _kept_of_target(self, model, steps):
+    def _state_of_target(self, model: Any, steps: int) -> int:
         widths = [layer.self_attn.embed_dim for layer in layers_of(model.decoder)]
         vectors = 1 if self.layout == Layout.HIDDEN else 2
         capacity = steps + (BLOCK if next(model.parameters()).device.type == "cpu" else ROOM)
         return vectors * self.search.beam * capacity * (sum(widths) + widths[0]) * self.item  # one layer is moved
 
-    def _step(self, model, source, steps):
+    def _step(self, model: Any, length: int, steps: int) -> float:
         beams, attention = self.search.beam, layers_of(model.decoder)[0].self_attn
         heads = attention.num_heads
-        scores = beams * heads * (source + beams * steps) * (self.item + 8)
+        scores = beams * heads * (length + beams * steps) * (self.item + 8)
         expanded = 2 * beams * heads * attention.embed_dim * self.item if self.layout == Layout.HIDDEN else 0
         return beams * self._layer(model.decoder) + scores + expanded
 
-    def _search(self, steps):
+    def _search(self, steps: int) -> int:
         entry = self.item + 12 + 28 * self.search.sampling
         if len(self.models) > 1:
             entry += 12 * len(self.models)  # the distributions of all, stacked and summed up
@@ -161,13 +169,19 @@ class Need:
         return self.search.beam * (self.vocabulary * entry + steps * 64)
 
 
-def batch_limits(need, lengths, free):
-    """``(tokens, sentences)``, fairseq's two limits on a batch; one that respects both needs ``free`` bytes at most.
+def batch_limits(need: Need, lengths: Sequence[int], free: float) -> tuple[int, int]:
+    """Limit batches so that each fits into memory.
 
     Sentences are limited to what fits at the mean length, which holds for shorter ones; tokens to what fits at any
     length above. A sentence for which there is no room at all is left alone in its batch.
 
-    Args: need: a ``Need``. lengths: of all sources, integers. free: bytes.
+    Args:
+        need: of one sentence.
+        lengths: of all sources, in tokens.
+        free: bytes that a batch may take.
+
+    Returns:
+        The most tokens and the most sentences of a batch, as fairseq's ``--max-tokens`` and ``--batch-size``.
     """
     free = USED_SHARE * free - need.fixed
     mean = math.ceil(sum(lengths) / len(lengths))
@@ -176,7 +190,7 @@ def batch_limits(need, lengths, free):
     return max(tokens, *lengths, 1), max(sentences, 1)
 
 
-def _layout(model, mode, search, lengths):
+def _layout(model: Any, mode: str, search: Search, lengths: Sequence[int]) -> Layout | str:
     """The layout that keeps most of those that the plan of ``mode`` chooses for a source of the mean length."""
     if mode == "off" or why_foreign(getattr(model, "decoder", None)) is not None:
         return STOCK
@@ -185,16 +199,26 @@ def _layout(model, mode, search, lengths):
     attention = layer.encoder_attn if crosses else layer.self_attn
     mean = math.ceil(sum(lengths) / max(1, len(lengths)))
     hidden = next(model.parameters()).new_empty(1).expand(mean, 1, attention.kdim)
-    kinds = {"self": 1, "cross" if crosses else "prefix": search.beam}
-    asked = [CacheRequest(kind, hidden, beams, attention.num_heads) for kind, beams in kinds.items()]
+    heads = attention.num_heads
+    asked = [
+        CacheRequest("self", hidden, 1, heads),
+        CacheRequest("cross" if crosses else "prefix", hidden, search.beam, heads),
+    ]
     return Layout.PROJECTED if Layout.PROJECTED in map(PLANS[mode], asked) else Layout.HIDDEN
 
 
-def automatic_limits(models, mode, command, dataset):
-    """``batch_limits`` for ``dataset`` in the memory that is free now; None, with a log line, if they are not known.
+def automatic_limits(models: list[Any], mode: str, command: Any, dataset: Any) -> tuple[int, int] | None:
+    """Limit the batches of a data set by the memory that is free now.
 
-    Args: models: an ensemble, where it will generate. mode: of ``--el-attention``. command: configuration with the
-    parts ``generation``, ``common`` and ``distributed_training``; processes on one CPU share its memory.
+    Args:
+        models: an ensemble, where it will generate.
+        mode: of ``--el-attention``.
+        command: configuration with the parts ``generation``, ``common`` and ``distributed_training``; processes on one
+            CPU share its memory.
+        dataset: fairseq's, of the sources.
+
+    Returns:
+        As ``batch_limits``; None, with a log line, if the limits are not known.
     """
     models = models_of(models)
     if not models:

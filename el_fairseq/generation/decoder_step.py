@@ -11,7 +11,8 @@ from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 
 from el_fairseq.cache import CACHES, BeamCaches
 from el_fairseq.cache.beams import is_finite
-from el_fairseq.convert.el_attention import KNOWN_DECODERS, draws_dropout, layers_of
+from el_fairseq.convert.attentions import layers_of
+from el_fairseq.convert.el_attention import KNOWN_DECODERS, draws_dropout
 from el_fairseq.generation.attention_step import attention_step
 from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention

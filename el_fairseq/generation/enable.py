@@ -1,6 +1,7 @@
 """Turn EL-attention on and off, for a model or for whatever holds models."""
 
 import types
+from typing import Any, TypeVar
 
 from fairseq.hub_utils import GeneratorHubInterface
 from fairseq.models import FairseqMultiModel
@@ -12,8 +13,10 @@ from el_fairseq.generation.announce import announce
 from el_fairseq.generation.generator import twin_of
 from el_fairseq.generation.plan import MODES, PLANS
 
+Model = TypeVar("Model")  # whatever ``models_of`` takes
 
-def enable_el_attention(model, mode="auto"):
+
+def enable_el_attention(model: Model, mode: str = "auto") -> Model:
     """Decode with EL-attention from now on. Weights, ``state_dict`` and training are untouched, results the same.
 
     Args:
@@ -42,12 +45,19 @@ def enable_el_attention(model, mode="auto"):
     return model
 
 
-def disable_el_attention(model):
-    """Decode as stock again: the inverse of ``enable_el_attention``, also for models built as ``el_*``."""
+def disable_el_attention(model: Model) -> Model:
+    """Decode as stock again: the inverse of ``enable_el_attention``, also for models built as ``el_*``.
+
+    Args:
+        model: as of ``enable_el_attention``.
+
+    Returns:
+        ``model``.
+    """
     return enable_el_attention(model, mode="off")
 
 
-def _tell_task(task, mode):
+def _tell_task(task: Any, mode: str) -> None:
     """Let a hub's task, which makes a generator for every call, make what ``mode`` asks for."""
     options = task.args if task.cfg is None else task.cfg  # a LegacyFairseqTask has no cfg
     if hasattr(options, "el_attention"):
@@ -58,13 +68,17 @@ def _tell_task(task, mode):
         task.build_generator = types.MethodType(_build_generator, task)
 
 
-def _build_generator(task, *args, **kwargs):
+def _build_generator(task: Any, *args: Any, **kwargs: Any) -> Any:
     return twin_of(type(task).build_generator(task, *args, **kwargs))
 
 
-def models_of(holder):
-    """The fairseq models in a model, a list of models, or a hub interface; of a multilingual model, those in it; of
-    what wraps a model (``unwrapped``), that."""
+def models_of(holder: Any) -> list[Any]:
+    """List the fairseq models in whatever holds some.
+
+    Args:
+        holder: a model, or what wraps one (``unwrapped``); a list of them; a hub interface; an ensemble; a
+            multilingual model, for those in it.
+    """
     if isinstance(holder, (GeneratorHubInterface, EnsembleModel)):
         return models_of(list(holder.models))
     if isinstance(holder, nn.Module):

@@ -17,7 +17,7 @@ once (``LOGLEVEL=DEBUG``, as of fairseq's commands).
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from fairseq.models.fairseq_decoder import FairseqDecoder
@@ -25,9 +25,11 @@ from fairseq.models.fairseq_model import BaseFairseqModel
 from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
 from fairseq.search import BeamSearch
 from fairseq.sequence_generator import EnsembleModel
+from torch import nn
 
-from el_fairseq.cache import BeamCaches, CacheGroup, Layout, StaticBeamCaches, hidden_everywhere
-from el_fairseq.convert.el_attention import draws_dropout, is_converted, layers_of, unwrapped, why_foreign
+from el_fairseq.cache import BeamCaches, CacheGroup, CacheRequest, Layout, StaticBeamCaches, hidden_everywhere
+from el_fairseq.convert.attentions import attentions_of, layers_of
+from el_fairseq.convert.el_attention import draws_dropout, is_converted, unwrapped, why_foreign
 from el_fairseq.details import details_logger
 from el_fairseq.generation.cuda_graph import Capture, capturer
 from el_fairseq.generation.decoder_step import POSITIONS, change_in_decoder, why_no_fast_step
@@ -56,8 +58,14 @@ class BatchPlan(NamedTuple):
     whole_rows: bool  # all tokens and scores of each beam are kept in order, instead of back-pointers alone
 
 
-def plan_batch(generator, sentences: int, prefix_tokens: torch.Tensor | None) -> BatchPlan:
-    """The plan for a batch of ``sentences`` that ``generator`` decodes after ``prefix_tokens [B, P]``, or None."""
+def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | None) -> BatchPlan:
+    """Decide how a batch is decoded.
+
+    Args:
+        generator: an ``ELSequenceGenerator``.
+        sentences: B.
+        prefix_tokens: ``[B, p]`` in int64, after which it goes on, or None.
+    """
     ensemble, search, beams = generator.model, generator.search, generator.beam_size
     no_prefill = "no prefixes" if prefix_tokens is None else why_no_prefill(generator)
     no_one_product = why_no_one_product(ensemble)
@@ -99,31 +107,31 @@ def plan_batch(generator, sentences: int, prefix_tokens: torch.Tensor | None) ->
     )
 
 
-def costs(request, rate):
+def costs(request: CacheRequest, rate: float) -> dict[Layout, float]:
     """Time of a step for each layout, in bytes that could be read meanwhile, for one element of the hidden states.
 
     Args:
-        request: a ``CacheRequest``.
+        request: what an attention begins to attend to.
         rate: operations that the device does while it reads a byte.
     """
-    source, _, dim = request.hidden.shape
+    length, _, dim = request.hidden.shape
     read = 2 * request.hidden.element_size()
-    hidden = max(read, 4 * request.beams * request.heads / rate)
+    absorbed = max(read, 4 * request.beams * request.heads / rate)
     projected = max(read, 4 * request.beams / rate)
     if request.kind == "cross":
-        hidden += 4 * request.beams * dim / source / rate
+        absorbed += 4 * request.beams * dim / length / rate
         projected += 4 * dim / EXPECTED_STEPS / rate
-    return {Layout.HIDDEN: hidden, Layout.PROJECTED: projected}
+    return {Layout.HIDDEN: absorbed, Layout.PROJECTED: projected}
 
 
-def cheapest(request):
-    """``--el-attention auto``: the fastest layout that fits, and of equals the one that keeps least."""
+def cheapest(request: CacheRequest) -> Layout:
+    """The plan of ``--el-attention auto``: the fastest layout that fits, and of equals the one that keeps least."""
     device = request.hidden.device
     if device.type == "cpu":
         layout, reason = Layout.PROJECTED, "faster on a CPU"
     else:
         cost = costs(request, OPERATIONS_PER_BYTE[_has_tensor_cores(request.hidden)])
-        layout = min(cost, key=cost.get)  # of equals, hidden states
+        layout = min(cost, key=cost.__getitem__)  # of equals, hidden states
         reason = ", ".join(f"{name.value} costs {bytes_:.1f}" for name, bytes_ in cost.items())
     if layout == Layout.PROJECTED and not _fits(request):
         layout, reason = Layout.HIDDEN, "free memory is short"
@@ -132,38 +140,47 @@ def cheapest(request):
     return layout
 
 
-def _has_tensor_cores(hidden):
+def _has_tensor_cores(hidden: torch.Tensor) -> bool:
     half = hidden.dtype in (torch.float16, torch.bfloat16)
     return half and hidden.is_cuda and torch.cuda.get_device_capability(hidden.device) >= TENSOR_CORES
 
 
-def _fits(request):
+def _fits(request: CacheRequest) -> bool:
     if request.kind != "cross":
         return True  # twice as much as hidden states, and it grows: fewer sentences a batch is what helps
     free = free_memory(request.hidden.device)
     return free is None or 2 * request.hidden.nbytes <= MEMORY_SHARE * free
 
 
-def shared_caches(model, search, sentences, beams, captures) -> CacheGroup | None:
-    """The caches of the self-attentions of ``model`` for a batch where all beams of a sentence share one: growing ones,
-    or static ones where steps are captured as graphs (``captures``); None where each row has its own.
+def shared_caches(model: nn.Module, search: Any, sentences: int, beams: int, captures: bool) -> CacheGroup | None:
+    """Make the caches of the self-attentions of a model for a batch where all beams of a sentence share one.
 
     In beam search beams have most of their ancestors in common, and one cache is faster and smaller. Those of sampling
     and of diverse search have next to none in common: each would have to read the tokens of all.
+
+    Args:
+        model: fairseq's.
+        search: a ``fairseq.search.Search``.
+        sentences: B.
+        beams: M.
+        captures: whether steps are captured as graphs, which needs static caches.
+
+    Returns:
+        Their group, or None where each row has entries of its own.
     """
     parameters = getattr(model, "decoder", model).parameters()
     wide = (p for p in parameters if p.is_floating_point() and p.element_size() > 1)
     parameter = next(wide, torch.empty(0, dtype=torch.float32))
     device = parameter.device
     reason = why_beams_apart(model, search, beams, device, captures)
-    kept = "share one cache" if reason is None else f"keep caches of their own: {reason}"
-    explain(f"beams of {type(search).__name__} {kept}")
+    have = "share one cache" if reason is None else f"keep caches of their own: {reason}"
+    explain(f"beams of {type(search).__name__} {have}")
     if reason is not None:
         return None
     return (StaticBeamCaches if captures else BeamCaches)(sentences, beams, device, parameter.dtype)
 
 
-def why_beams_apart(model, search, beams, device, captures):
+def why_beams_apart(model: Any, search: Any, beams: int, device: torch.device, captures: bool) -> str | None:
     """Why the beams of a sentence have caches of their own, or None."""
     if beams == 1 and not captures:
         return "there is one"
@@ -173,7 +190,7 @@ def why_beams_apart(model, search, beams, device, captures):
     foreign = why_foreign(decoder)
     if foreign is not None:
         return foreign
-    attentions = [a for layer in layers_of(decoder) for a in (layer.self_attn, layer.encoder_attn) if a is not None]
+    attentions = [each.module for each in attentions_of(layers_of(decoder))]
     if not all(isinstance(attention, (ELMultiheadAttention, SharedKVAttention)) for attention in attentions):
         return "stock attention decodes"
     if not all(is_plain_dropout(attention.dropout_module) for attention in attentions):
@@ -183,7 +200,7 @@ def why_beams_apart(model, search, beams, device, captures):
     return None if device.type == "cpu" or captures else "steps are not captured, and nothing was measured"
 
 
-def why_no_one_product(ensemble):
+def why_no_one_product(ensemble: Any) -> str | None:
     """Why log-probabilities may not be the log-softmax of one product of one converted model, or None."""
     if not has_stock_method(ensemble, "forward_decoder", EnsembleModel):
         return f"{type(ensemble).__name__}.forward_decoder is not stock's"
@@ -213,13 +230,16 @@ def why_no_one_product(ensemble):
     return None
 
 
-def why_whole_rows(generator, no_fast_step, no_prefill, prefix_tokens):
+def why_whole_rows(
+    generator: Any, no_fast_step: str | None, no_prefill: str | None, prefix_tokens: torch.Tensor | None
+) -> str | None:
     """Why more is read of beams than their last tokens and scores, or None.
 
     Args:
         generator: the ``ELSequenceGenerator``.
-        no_fast_step, no_prefill: reasons of the plan, or None.
-        prefix_tokens: ``[B, P]`` or None.
+        no_fast_step: why steps are not on the fast path, or None.
+        no_prefill: why prefixes are read token by token, or None.
+        prefix_tokens: ``[B, p]`` in int64, or None.
     """
     if type(generator.search) is not BeamSearch:
         return f"{type(generator.search).__name__} reads all scores"
@@ -240,7 +260,7 @@ def why_whole_rows(generator, no_fast_step, no_prefill, prefix_tokens):
     return "prefixes of different lengths" if bool(ends.any()) else None
 
 
-def _log_what_was_changed(model):
+def _log_what_was_changed(model: Any) -> None:
     """Log why the decoder of a converted model computes by its own modules, if something was put onto one."""
     change = change_in_decoder(model.decoder) if is_converted(model) else None
     if change is not None:

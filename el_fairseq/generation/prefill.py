@@ -10,7 +10,8 @@ import torch
 from fairseq.models import FairseqLanguageModel
 
 from el_fairseq.cache import CACHES, PrefixCaches
-from el_fairseq.convert.el_attention import draws_dropout, layers_of, why_foreign
+from el_fairseq.convert.attentions import layers_of
+from el_fairseq.convert.el_attention import draws_dropout, why_foreign
 from el_fairseq.generation.decoder_step import change_in_decoder, why_no_fast_step
 from el_fairseq.generation.sequence_pass import prefill_pass
 

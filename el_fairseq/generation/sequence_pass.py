@@ -13,7 +13,8 @@ from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from torch.nn.functional import scaled_dot_product_attention
 
-from el_fairseq.convert.el_attention import draws_dropout, layers_of
+from el_fairseq.convert.attentions import layers_of
+from el_fairseq.convert.el_attention import draws_dropout
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 from el_fairseq.ops.packed import round_up
 from el_fairseq.ops.products import drop_stale, linear_fn

@@ -1,6 +1,7 @@
 """The options of a model that fairseq configures by argparse, as a dataclass (for Hydra and for checkpoints)."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace
+from collections.abc import Callable, Iterable
 from dataclasses import field, make_dataclass
 from typing import Any, Optional
 
@@ -9,12 +10,28 @@ from omegaconf import OmegaConf
 from el_fairseq.internals import options_of
 
 
-def dataclass_of(add_args, architecture, name, base, from_task=()):
-    """A subclass of ``base``, called ``name``, with a field for each option that ``add_args`` adds to a parser.
+def dataclass_of(
+    add_args: Callable[[ArgumentParser], None],
+    architecture: Callable[[Any], None],
+    name: str,
+    base: type,
+    from_task: Iterable[str] = (),
+) -> type:
+    """Make a dataclass with a field for each option that a model adds to a parser.
 
     Fields that ``architecture``, the model's base architecture, fills default to None, "not given": what they become
     depends on the architecture that is chosen and on other options, as it does on the command line. So do those in
     ``from_task``, which follow the task. The others keep their defaults.
+
+    Args:
+        add_args: of the model.
+        architecture: the model's base architecture, a function that fills a namespace.
+        name: of the dataclass.
+        base: a dataclass, which it extends.
+        from_task: names of options.
+
+    Returns:
+        The dataclass.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     add_args(parser)
@@ -27,27 +44,32 @@ def dataclass_of(add_args, architecture, name, base, from_task=()):
     return make_dataclass(name, fields, bases=(base,), namespace={"__module__": base.__module__})
 
 
-def _type_of(action):
+def _type_of(action: Action) -> Any:
     if action.nargs == 0:  # store_true
         return Optional[bool]
     if action.type in (int, float):
-        return Optional[action.type]
+        return Optional[action.type]  # type: ignore[name-defined]
     return Optional[str] if action.type in (None, str) else Any  # lists are parsed by functions
 
 
-def given(config):
-    """The options that are not None, as a namespace."""
+def given(config: Any) -> Namespace:
+    """The options in ``config``, a namespace or of OmegaConf, that are not None."""
     options = config if OmegaConf.is_config(config) else vars(config)
     return Namespace(**{name: value for name, value in options.items() if value is not None})
 
 
-def fills(architecture, also):
-    """``architecture``, a function on a namespace, as one that also fills options that are there but None.
+def fills(architecture: Callable[[Any], None], also: dict[str, Any]) -> Callable[[Any], None]:
+    """Let an architecture fill options that are there but None, too.
 
-    ``also`` holds options that the architecture does not know, with their defaults.
+    Args:
+        architecture: a function that fills a namespace.
+        also: options that it does not know, with their defaults.
+
+    Returns:
+        An architecture.
     """
 
-    def fill(config):
+    def fill(config: Any) -> None:
         options = given(config)
         architecture(options)
         vars(options).update({name: default for name, default in also.items() if not hasattr(options, name)})

@@ -4,6 +4,8 @@ They are built and trained by stock code, have the same ``state_dict`` keys, and
 task: stock checkpoints load into them and theirs into stock.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from fairseq.models import (
     ARCH_CONFIG_REGISTRY,
     ARCH_MODEL_INV_REGISTRY,
@@ -14,17 +16,27 @@ from fairseq.models import (
 from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig
+from torch import nn
 
 from el_fairseq.convert.el_attention import use_el_attention
 from el_fairseq.generation.announce import announce
 
+if TYPE_CHECKING:
+    from fairseq.models import BaseFairseqModel as StockModel  # which stands after it among the bases of a model
+else:
+    StockModel = object
 
-class DecodesWithEL:
+
+class DecodesWithEL(StockModel):
     """Mixin for a model class: what ``build_model`` returns decodes with EL-attention."""
 
     @classmethod
-    def build_model(cls, args, task):
-        """Build as stock.
+    def build_model(cls, args: Any, task: Any) -> nn.Module:
+        """Build as stock, and convert the attentions.
+
+        Args:
+            args: the options of the model.
+            task: fairseq's, set up.
 
         Raises:
             ValueError: an option keeps the model, or part of it, from EL-attention.
@@ -55,7 +67,7 @@ class ELTransformerLanguageModel(DecodesWithEL, TransformerLanguageModel):
     """``transformer_lm`` that decodes with EL-attention."""
 
 
-def _register_twins(model_name):
+def _register_twins(model_name: str) -> None:
     for arch in list(ARCH_MODEL_INV_REGISTRY[model_name]):
         if f"el_{arch}" in ARCH_MODEL_REGISTRY:  # this package can be imported again: a worker, a second path
             continue

@@ -6,8 +6,11 @@ variant, if the seed is the same.
 """
 
 import logging
+from argparse import ArgumentParser
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import (
@@ -26,15 +29,21 @@ from el_fairseq.convert.attention_variant import (
     MHA,
     PLACES,
     VARIANTS,
-    attentions_of,
     parse_places,
     refuse_other_variant,
     shares_source,
     use_attention_variant,
 )
+from el_fairseq.convert.attentions import attentions_of
 from el_fairseq.convert.shared_source import share_beams
 from el_fairseq.models.argparse_config import dataclass_of, fills, given
 from el_fairseq.modules.mhe_attention import HEAD_EMBED_STD
+from el_fairseq.modules.shared_kv_attention import SharedKVAttention
+
+if TYPE_CHECKING:
+    from fairseq.models import BaseFairseqModel as StockModel  # which stands after it among the bases of a model
+else:
+    StockModel = object
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +52,7 @@ logger = logging.getLogger(__name__)
 class AttentionVariantConfig(FairseqDataclass):
     """What every ``mhe_`` architecture adds to its stock twin."""
 
-    attention_variant: ChoiceEnum(VARIANTS) = field(
+    attention_variant: ChoiceEnum(VARIANTS) = field(  # type: ignore[valid-type]
         default="mhe-mul",
         metadata={
             "help": "mhe-mul, mhe-add: one projection and an embedding per head (arXiv 2310.07911); mqa: a query "
@@ -60,23 +69,27 @@ class AttentionVariantConfig(FairseqDataclass):
     )
 
 
-class HasAttentionVariant:
+class HasAttentionVariant(StockModel):
     """Mixin for a model class: its attentions are those of ``--attention-variant``."""
 
     @classmethod
-    def add_args(cls, parser):
+    def add_args(cls, parser: ArgumentParser) -> None:
         """Stock's options and ours."""
         super().add_args(parser)
         gen_parser_from_dataclass(parser, AttentionVariantConfig(), delete_default=True)
 
     @classmethod
-    def hub_models(cls):
+    def hub_models(cls) -> dict[str, Any]:
         """None: the checkpoints that stock names have stock's attention."""
         return {}
 
     @classmethod
-    def build_model(cls, cfg, task):
+    def build_model(cls, cfg: Any, task: Any) -> Any:
         """Build as stock, then exchange the attentions.
+
+        Args:
+            cfg: the options of the model.
+            task: fairseq's, set up.
 
         Raises:
             ValueError: an unknown variant or place; heads that do not divide the width; an option that no variant has.
@@ -97,7 +110,7 @@ class HasAttentionVariant:
         model = super().build_model(options, task)
         model.attention_variant, model.attention_places = str(cfg.attention_variant), places
         model.adapt(use_attention_variant(model, model.attention_variant, places, head_embed_std=cfg.head_embed_std))
-        attentions = [getattr(layer, name) for layer, name, _ in attentions_of(model)]
+        attentions = [each.module for each in attentions_of(model.modules())]
         logger.info(
             "attention variant %s (%s): %s parameters in %d attentions",
             model.attention_variant,
@@ -108,14 +121,14 @@ class HasAttentionVariant:
         return model
 
     @classmethod
-    def stock_options(cls, cfg, task):
+    def stock_options(cls, cfg: Any, task: Any) -> Any:
         """The options in the form that stock's ``build_model`` takes."""
         return cfg
 
-    def adapt(self, attentions):
+    def adapt(self, attentions: list[SharedKVAttention]) -> None:
         """What else the new attentions need."""
 
-    def load_state_dict(self, state_dict, *args, **kwargs):
+    def load_state_dict(self, state_dict: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """As stock.
 
         Raises:
@@ -128,8 +141,10 @@ class HasAttentionVariant:
 class ConfiguredByArgparse(HasAttentionVariant):
     """Mixin for a model class that stock configures by argparse."""
 
+    stock_arch: str  # of stock, which fills the options
+
     @classmethod
-    def stock_options(cls, cfg, task):
+    def stock_options(cls, cfg: Any, task: Any) -> Any:
         options = given(cfg)
         ARCH_CONFIG_REGISTRY[cls.stock_arch](options)
         return options
@@ -151,7 +166,7 @@ class MHETransformerModel(ConfiguredByArgparse, TransformerModel):
     stock_arch = "transformer"
 
     @classmethod
-    def stock_options(cls, cfg, task):
+    def stock_options(cls, cfg: Any, task: Any) -> Any:
         options = super().stock_options(cfg, task)
         limits = task.max_positions()
         if isinstance(limits, tuple) and len(limits) == 2:
@@ -159,14 +174,14 @@ class MHETransformerModel(ConfiguredByArgparse, TransformerModel):
                 setattr(options, name, getattr(options, name, limit))
         return options
 
-    def adapt(self, attentions):
+    def adapt(self, attentions: list[SharedKVAttention]) -> None:
         if shares_source(self):
             share_beams(self)
 
 
 @dataclass
 class MHETransformerLanguageModelConfig(AttentionVariantConfig, TransformerLanguageModelConfig):
-    pass
+    """The options of ``transformer_lm`` and ours."""
 
 
 @register_model("mhe_transformer_lm", dataclass=MHETransformerLanguageModelConfig)
@@ -185,12 +200,12 @@ class MHERobertaModel(ConfiguredByArgparse, RobertaModel):
 
     stock_arch = "roberta"
 
-    def adapt(self, attentions):
+    def adapt(self, attentions: list[SharedKVAttention]) -> None:
         for attention in attentions:
             attention.apply(init_bert_params)
 
 
-def _register_twins(model_name):
+def _register_twins(model_name: str) -> None:
     own = {name: getattr(AttentionVariantConfig(), name) for name in AttentionVariantConfig.__dataclass_fields__}
     del own["_name"]
     for arch in list(ARCH_MODEL_INV_REGISTRY[model_name]):

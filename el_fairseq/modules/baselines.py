@@ -9,7 +9,7 @@ class MultiQueryAttention(SharedKVAttention):
     variant = "mqa"
 
     @property
-    def query_dim(self):
+    def query_dim(self) -> int:
         return self.embed_dim
 
 
@@ -19,5 +19,5 @@ class SingleHeadAttention(SharedKVAttention):
     variant = "sha"
 
     @property
-    def context_dim(self):
+    def context_dim(self) -> int:
         return self.head_dim

@@ -1,5 +1,7 @@
 """MHE attention: one projection each for queries, keys and values, and an embedding per head."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -23,15 +25,21 @@ class MHEAttention(SharedKVAttention):
     It is a parameter all the same, as in the paper, its gradient is zero, and DistributedDataParallel trains the model
     without ``find_unused_parameters``.
 
-    Args: those of ``SharedKVAttention``, and
-        variant: ``"mul"`` or ``"add"``. head_embed_std: standard deviation of the embeddings at the start.
+    Args:
+        args, kwargs: those of ``SharedKVAttention``.
+        variant: ``"mul"`` or ``"add"``.
+        head_embed_std: standard deviation of the embeddings at the start.
 
     Raises:
         ValueError: another ``variant``; what ``SharedKVAttention`` refuses; when a ``state_dict`` of the other variant
             is loaded.
     """
 
-    def __init__(self, *args, variant=MUL, head_embed_std=HEAD_EMBED_STD, **kwargs):
+    q_head_embed: nn.Parameter
+    k_head_embed: nn.Parameter
+    v_head_embed: nn.Parameter
+
+    def __init__(self, *args: Any, variant: str = MUL, head_embed_std: float = HEAD_EMBED_STD, **kwargs: Any):
         if variant not in OPERATIONS:
             raise ValueError(f"variant={variant!r}: choose one of {', '.join(OPERATIONS)}")
         super().__init__(*args, **kwargs)
@@ -44,13 +52,13 @@ class MHEAttention(SharedKVAttention):
         # name fairseq's EMA makes no moving average.
         self.register_buffer("variant_version", torch.tensor(OPERATIONS.index(variant), dtype=torch.uint8))
 
-    def expand(self, query):
+    def expand(self, query: torch.Tensor) -> torch.Tensor:
         return mhe_query(query, self.operation, self.q_head_embed, self.k_head_embed)
 
-    def merge(self, context, mass):
+    def merge(self, context: torch.Tensor, mass: torch.Tensor | None) -> torch.Tensor:
         return super().merge(mhe_output(context, self.operation, self.v_head_embed, mass), mass)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
         found = state_dict.get(f"{prefix}variant_version")
         if found is not None and int(found) != OPERATIONS.index(self.operation):
             where = prefix[:-1] or "this module"

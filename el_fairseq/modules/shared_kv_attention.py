@@ -1,6 +1,8 @@
 """Attention whose heads share one key and one value: what MHE attention and its baselines have in common."""
 
 import math
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from fairseq.incremental_decoding_utils import FairseqIncrementalState
@@ -8,7 +10,9 @@ from fairseq.modules.fairseq_dropout import FairseqDropout
 from fairseq.modules.quant_noise import quant_noise
 from torch import nn
 
-from el_fairseq.cache import Layout, SourceCache, group_in
+from el_fairseq.cache import Cache, Layout, SourceCache, group_in
+from el_fairseq.cache.contract import Attended
+from el_fairseq.cache.prefix import PrefixCache
 from el_fairseq.ops import grouped_attention, grouped_sdpa, merge_masks
 from el_fairseq.stock import changes_weights
 
@@ -25,38 +29,44 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
     ``[2, B, tokens, head_dim]``), and cross-attention ``[B, S, head_dim]`` twice: once a sentence where the source is
     given so (``key [S, B, D]`` for a query ``[T, B·M, D]``).
 
-    Args: those of ``MultiheadAttention``, in its order:
-        embed_dim: D, the width of queries and output. num_heads: H, which divides D; ``head_dim = D / H``.
-        kdim, vdim: widths of key and value sources, by default D.
-        dropout: of the attention weights. bias: of the four projections.
-        self_attention, encoder_decoder_attention: what the attention is used for, as in fairseq.
-        dictionary: not used. q_noise, qn_block_size: quantization noise on the projections, as in fairseq.
+    Args:
+        embed_dim: D, the width of queries and output.
+        num_heads: H, which divides D; ``head_dim = D / H``.
+        kdim: width of what keys are made of, by default D.
+        vdim: width of what values are made of, by default D.
+        dropout: probability with which an attention weight is dropped.
+        bias: whether the four projections have biases.
         add_bias_kv, add_zero_attn, xformers_att_config: not supported.
+        self_attention, encoder_decoder_attention: what the attention is used for, as in fairseq.
+        dictionary: not used.
+        q_noise, qn_block_size: quantization noise on the projections, as in fairseq.
 
     Raises:
         ValueError: ``num_heads`` does not divide ``embed_dim``; self-attention with another ``kdim`` or ``vdim``; an
             option that is not supported.
     """
 
-    variant = None  # its name under --attention-variant
+    get_incremental_state: Callable[..., Any]  # of FairseqIncrementalState, whose types are not known
+    set_incremental_state: Callable[..., Any]
+    variant: str | None = None  # its name under --attention-variant
     needs_mass = False  # whether ``merge`` reads the mass
 
     def __init__(
         self,
-        embed_dim,
-        num_heads,
-        kdim=None,
-        vdim=None,
-        dropout=0.0,
-        bias=True,
-        add_bias_kv=False,
-        add_zero_attn=False,
-        self_attention=False,
-        encoder_decoder_attention=False,
-        dictionary=None,
-        q_noise=0.0,
-        qn_block_size=8,
-        xformers_att_config=None,
+        embed_dim: int,
+        num_heads: int,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        self_attention: bool = False,
+        encoder_decoder_attention: bool = False,
+        dictionary: Any = None,
+        q_noise: float = 0.0,
+        qn_block_size: int = 8,
+        xformers_att_config: str | None = None,
     ):
         super().__init__()
         unsupported = {
@@ -76,7 +86,7 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         self.self_attention, self.encoder_decoder_attention = self_attention, encoder_decoder_attention
         self.dropout_module = FairseqDropout(dropout, module_name=self.__class__.__name__)
 
-        def linear(inputs, outputs):
+        def linear(inputs: int, outputs: int) -> Any:
             return quant_noise(nn.Linear(inputs, outputs, bias=bias), q_noise, qn_block_size)
 
         self.q_proj = linear(embed_dim, self.query_dim)
@@ -86,16 +96,16 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         self.reset_parameters()
 
     @property
-    def query_dim(self):
+    def query_dim(self) -> int:
         """Width of what ``q_proj`` makes."""
         return self.head_dim
 
     @property
-    def context_dim(self):
+    def context_dim(self) -> int:
         """Width of what ``out_proj`` reads."""
         return self.embed_dim
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Each head starts as a head of fairseq's ``MultiheadAttention`` does: Xavier for D outputs, not for D / H."""
         gain = 2**-0.5 if self.kdim == self.vdim == self.embed_dim else 1.0
         for projection in (self.q_proj, self.k_proj, self.v_proj):
@@ -105,32 +115,53 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         if self.out_proj.bias is not None:
             nn.init.zeros_(self.out_proj.bias)
 
-    def expand(self, query):
-        """``[N, T, query_dim]`` -> scaled queries ``[N, heads, T, d]``."""
+    def expand(self, query: torch.Tensor) -> torch.Tensor:
+        """What ``q_proj`` made, ``[N, T, query_dim]``, as scaled queries, ``[N, heads, T, d]``."""
         heads = query.view(*query.shape[:2], -1, self.head_dim).transpose(1, 2)  # [N, T, heads·d] -> [N, heads, T, d]
         return heads * self.head_dim**-0.5
 
-    def merge(self, context, mass):
-        """Contexts ``[N, heads, T, d]`` -> ``[N, T, context_dim]``; ``mass [N, heads, T]`` as the weights' sum."""
+    def merge(self, context: torch.Tensor, mass: torch.Tensor | None) -> torch.Tensor:
+        """Put the heads side by side.
+
+        Args:
+            context: ``[N, heads, T, d]``.
+            mass: ``[N, heads, T]``, what the attention weights sum to, or None where that is 1.
+
+        Returns:
+            What ``out_proj`` reads, ``[N, T, context_dim]``.
+        """
         return context.transpose(1, 2).flatten(2)
 
     def forward(
         self,
-        query,
-        key,
-        value,
-        key_padding_mask=None,
-        incremental_state=None,
-        need_weights=True,
-        static_kv=False,
-        attn_mask=None,
-        before_softmax=False,
-        need_head_weights=False,
-    ):
-        """As ``MultiheadAttention.forward``: query ``[T, N, D]`` -> output ``[T, N, D]`` and the attention weights:
-        ``[N, T, S]`` averaged over heads, ``[heads, N, T, S]`` with ``need_head_weights``, else None.
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        incremental_state: dict | None = None,
+        need_weights: bool = True,
+        static_kv: bool = False,
+        attn_mask: torch.Tensor | None = None,
+        before_softmax: bool = False,
+        need_head_weights: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend, called like ``MultiheadAttention.forward``.
 
-        ``key [S, B, kdim]`` may hold fewer entries than the query: then ``N = B·M``, each serves M successive rows.
+        Args:
+            query: ``[T, N, D]``; N = B·M rows.
+            key: ``[S, B, kdim]``, of which each entry serves M successive rows. Self-attention reads ``query`` instead.
+            value: ``[S, B, vdim]``.
+            key_padding_mask: ``[B, S]``, True where there is no token.
+            incremental_state: of the decoding of a batch, which holds this attention's cache; None in training.
+            need_weights: whether to return attention weights.
+            static_kv: whether key and value stay the same during a batch; cross-attention needs it while decoding.
+            attn_mask: ``[T, S]``, added to the scores, or boolean (True: leave this key out).
+            before_softmax: not supported.
+            need_head_weights: whether to return the weights of each head.
+
+        Returns:
+            The output ``[T, N, D]``, and the attention weights: ``[N, T, S]`` averaged over heads, ``[H, N, T, S]``
+            with ``need_head_weights``, None where neither is wanted.
 
         Raises:
             ValueError: ``before_softmax=True``; ``attn_mask`` not ``[T, S]``; sources that do not divide the query
@@ -151,49 +182,63 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
             )
             context, weights, mass = cache.attend(queries, attn_mask, **self.softmax(want_weights))
         else:
-            if incremental_state is None:
-                key, value = self.project(key, value)
+            if incremental_state is not None:
+                keys, values = self._source(key, value, incremental_state, queries.size(0))
             else:
-                key, value = self._source(key, value, incremental_state, queries.size(0))
-            if queries.size(0) % key.size(0):
-                raise ValueError(f"{queries.size(0)} query rows cannot share {key.size(0)} sources evenly")
+                keys, values = self.project(key, value)
+            if queries.size(0) % keys.size(0):
+                raise ValueError(f"{queries.size(0)} query rows cannot share {keys.size(0)} sources evenly")
             mask = merge_masks(key_padding_mask, attn_mask, queries.dtype)
-            context, weights, mass = self._attend(queries, key, value, mask, want_weights)
+            context, weights, mass = self._attend(queries, keys, values, mask, want_weights)
         output = self.out_proj(self.merge(context, mass).transpose(0, 1))  # [N, T, context_dim] -> [T, N, D]
         if weights is None:
             return output, None
         return output, weights.transpose(0, 1) if need_head_weights else weights.mean(dim=1)
 
-    def project(self, key, value):
-        """``[S, B, kdim]`` and ``[S, B, vdim]`` -> keys and values ``[B, 1, S, d]``."""
+    def project(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, ``[B, 1, S, d]`` each, of ``key [S, B, kdim]`` and ``value [S, B, vdim]``."""
         return self.k_proj(key).transpose(0, 1).unsqueeze(1), self.v_proj(value).transpose(0, 1).unsqueeze(1)
 
-    def softmax(self, want_weights):
+    def softmax(self, want_weights: bool) -> dict[str, Any]:
         """How attention weights are computed, and whether they are wanted: options of ``grouped_attention``."""
         return {"dropout": self.dropout_module if self._drops() else None, "want_weights": want_weights}
 
-    def self_cache(self, incremental_state):
-        """The cache of this self-attention."""
+    def self_cache(self, incremental_state: dict) -> Cache:
+        """The cache of this self-attention, made where there is none yet."""
         cache = self.get_incremental_state(incremental_state, CACHE)
         if cache is None:
             cache = group_in(incremental_state).new_cache(Layout.SHARED_KV)
             self.set_incremental_state(incremental_state, CACHE, cache)
         return cache
 
-    def prefill(self, incremental_state, hidden):
-        """As ``ELMultiheadAttention.prefill``."""
-        self.self_cache(incremental_state).prefill(torch.stack(self.project(hidden, hidden)))
+    def prefill(self, incremental_state: dict, hidden: torch.Tensor) -> None:
+        """Begin decoding after prefixes.
 
-    def _source(self, key, value, incremental_state, rows):
+        Args:
+            incremental_state: of the batch, with ``PrefixCaches`` in it.
+            hidden: ``[p, B, D]``, the inputs of this self-attention for the tokens of the prefixes.
+        """
+        cast(PrefixCache, self.self_cache(incremental_state)).prefill(torch.stack(self.project(hidden, hidden)))
+
+    def _source(
+        self, key: torch.Tensor, value: torch.Tensor, incremental_state: dict, rows: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the source, computed once."""
         cache = self.get_incremental_state(incremental_state, CACHE)
         if cache is None:
             entries = torch.stack(self.project(key, value))  # [2, B, 1, S, d]
             cache = SourceCache(Layout.SHARED_KV, entries, beams=rows // key.size(1))
             self.set_incremental_state(incremental_state, CACHE, cache)
-        return cache.keys_and_values(key)
+        return cast(tuple[torch.Tensor, torch.Tensor], cache.keys_and_values(key))
 
-    def _attend(self, queries, key, value, mask, want_weights):
+    def _attend(
+        self,
+        queries: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        want_weights: bool,
+    ) -> Attended:
         """``grouped_attention``; with dropout in training on CUDA in PyTorch's fused attention, which returns no
         weights (on a CPU it would copy keys and values for each head then)."""
         softmax = self.softmax(want_weights)
@@ -204,20 +249,20 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         )
         return context, None, mass
 
-    def _drops(self):
+    def _drops(self) -> bool:
         """Whether attention dropout is at work."""
         return changes_weights(self.dropout_module)
 
-    def reorder_incremental_state(self, incremental_state, new_order):
-        """Follow the beams: row ``i`` continues row ``new_order[i]``."""
+    def reorder_incremental_state(self, incremental_state: dict, new_order: torch.Tensor) -> dict:
+        """Follow the beams: row ``i`` continues row ``new_order[i]``, ``[N]`` in int64."""
         cache = self.get_incremental_state(incremental_state, CACHE)
         if cache is not None:
             cache.reorder(new_order)
         return incremental_state
 
-    def set_beam_size(self, beam_size):
+    def set_beam_size(self, beam_size: int) -> None:
         """Nothing to set: the number of beams follows from the shapes."""
 
-    def _get_input_buffer(self, incremental_state):
+    def _get_input_buffer(self, incremental_state: dict) -> dict:
         """Nothing in stock's layout, for the stock layer that asks."""
         return {}

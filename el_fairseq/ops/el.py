@@ -12,21 +12,39 @@ The bias of ``k_proj`` appears nowhere: it adds one number to a whole row of sco
 import torch
 
 
-def el_query(query, key_weight, num_heads):
+def el_query(query: torch.Tensor, key_weight: torch.Tensor, num_heads: int) -> torch.Tensor:
     """Move the key projection into the query: ``q_h · W_k,h``, one row a head, in the space of the hidden states.
 
-    query ``[N, D]`` (projected and scaled), key_weight ``[D, C]`` -> ``[N, H, C]``.
+    Args:
+        query: ``[N, D]``, projected and scaled.
+        key_weight: ``[D, C]``, of ``k_proj``.
+        num_heads: H.
+
+    Returns:
+        ``[N, H, C]``.
     """
     per_head = query.view(query.size(0), num_heads, -1).transpose(0, 1)  # [N, H·d] -> [H, N, d]
     weight = key_weight.view(num_heads, -1, key_weight.size(1))  # [H·d, C] -> [H, d, C]
     return torch.bmm(per_head, weight).transpose(0, 1)  # [H, N, C] -> [N, H, C]
 
 
-def el_output(context, value_weight, value_bias=None, mass=None):
+def el_output(
+    context: torch.Tensor,
+    value_weight: torch.Tensor,
+    value_bias: torch.Tensor | None = None,
+    mass: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Apply the value projection to weighted sums of hidden states: ``c_h · W_v,hᵀ + b_v,h``, heads side by side.
 
-    context ``[N, H, C]``, value_weight ``[D, C]``, value_bias ``[D]`` or None -> ``[N, D]``. ``mass [N, H]`` is what
-    the attention weights sum to where that is not 1 (attention dropout): the bias counts that often.
+    Args:
+        context: ``[N, H, C]``, the weighted sums.
+        value_weight: ``[D, C]``, of ``v_proj``.
+        value_bias: ``[D]``, or None.
+        mass: ``[N, H]``, what the attention weights sum to where that is not 1 (attention dropout): the bias counts
+            that often.
+
+    Returns:
+        ``[N, D]``.
     """
     n, num_heads, _ = context.shape
     weight = value_weight.view(num_heads, -1, value_weight.size(1))  # [H·d, C] -> [H, d, C]

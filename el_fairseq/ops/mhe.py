@@ -12,14 +12,24 @@ which softmax cancels; that of the values is added behind the weighted sum, as o
 row sum to.
 """
 
+import torch
+
 MUL, ADD = "mul", "add"
 
 
-def mhe_query(query, variant, q_embed, k_embed):
+def mhe_query(query: torch.Tensor, variant: str, q_embed: torch.Tensor, k_embed: torch.Tensor) -> torch.Tensor:
     """One scaled query a head: ``q (1 + e^Q_h)(1 + e^K_h) d^-½`` (mul) or ``(q + e^Q_h) d^-½`` (add).
 
-    query ``[N, T, d]``, q_embed and k_embed ``[H, d]`` -> ``[N, H, T, d]``. In ``add`` the gradient of ``k_embed`` is
-    zero, but there is one: DistributedDataParallel would otherwise wait for it.
+    In ``add`` the gradient of ``k_embed`` is zero, but there is one: DistributedDataParallel would otherwise wait.
+
+    Args:
+        query: ``[N, T, d]``.
+        variant: ``"mul"`` or ``"add"``.
+        q_embed: ``[H, d]``.
+        k_embed: ``[H, d]``.
+
+    Returns:
+        ``[N, H, T, d]``.
     """
     scale = query.size(-1) ** -0.5
     shared = query.unsqueeze(1)  # [N, T, d] -> [N, 1, T, d]
@@ -28,11 +38,20 @@ def mhe_query(query, variant, q_embed, k_embed):
     return shared * scale + ((q_embed + 0 * k_embed) * scale).unsqueeze(1)
 
 
-def mhe_output(context, variant, v_embed, mass=None):
+def mhe_output(
+    context: torch.Tensor, variant: str, v_embed: torch.Tensor, mass: torch.Tensor | None = None
+) -> torch.Tensor:
     """The values' embeddings, behind the weighted sum: ``c_h (1 + e^V_h)`` (mul) or ``c_h + e^V_h`` (add).
 
-    context ``[N, H, T, d]``, v_embed ``[H, d]`` -> ``[N, H, T, d]``. ``mass [N, H, T]`` is what the attention weights
-    sum to where that is not 1 (attention dropout): in ``add`` the embedding counts that often.
+    Args:
+        context: ``[N, H, T, d]``, the weighted sums.
+        variant: ``"mul"`` or ``"add"``.
+        v_embed: ``[H, d]``.
+        mass: ``[N, H, T]``, what the attention weights sum to where that is not 1 (attention dropout): in ``add`` the
+            embedding counts that often.
+
+    Returns:
+        ``[N, H, T, d]``.
     """
     embed = v_embed.unsqueeze(1)  # [H, d] -> [H, 1, d]
     if variant == MUL:

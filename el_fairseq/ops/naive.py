@@ -59,16 +59,16 @@ def el_attention(query, source, params, num_heads, padding):
     return torch.stack(outputs), torch.stack(all_weights, dim=1)
 
 
-def mhe_attention(query, key, value, params, embeds, variant, mask, kept=None):
+def mhe_attention(query, key, value, params, embeds, variant, mask, dropout=None):
     """MHE attention (arXiv 2310.07911, section 4) as the paper writes it: every head makes its own Q, K and V.
 
     query [B, T, D], key [B, S, K], value [B, S, V], mask [B, T, S] added to the scores; ``params`` maps ``q k v out``
-    to ``(weight, bias)``, of which q, k and v are one head wide; ``embeds`` maps ``q k v`` to [H, d]; ``kept
-    [B, H, T, S]`` is what attention dropout multiplies the weights with. Returns the output [B, T, D] and the weights
+    to ``(weight, bias)``, of which q, k and v are one head wide; ``embeds`` maps ``q k v`` to [H, d]; ``dropout
+    [B, H, T, S]`` is what the weights are multiplied with. Returns the output [B, T, D] and the weights
     [B, H, T, S].
     """
     outputs, all_weights = [], []
-    for b, hidden in enumerate(mask):
+    for b, added in enumerate(mask):
         shared = {name: _linear(x[b], *params[name]) for name, x in zip("qkv", (query, key, value))}
         d = shared["q"].size(-1)
         heads, weights = [], []
@@ -77,10 +77,10 @@ def mhe_attention(query, key, value, params, embeds, variant, mask, kept=None):
                 shared[name] * (1 + embeds[name][h]) if variant == "mul" else shared[name] + embeds[name][h]
                 for name in "qkv"
             )
-            scores = q @ k.T * d**-0.5 + hidden
+            scores = q @ k.T * d**-0.5 + added
             row = torch.exp(scores - scores.max(dim=-1, keepdim=True).values)
             weights.append(row / row.sum(dim=-1, keepdim=True))
-            heads.append((weights[-1] if kept is None else weights[-1] * kept[b, h]) @ v)
+            heads.append((weights[-1] if dropout is None else weights[-1] * dropout[b, h]) @ v)
         outputs.append(_linear(torch.cat(heads, dim=-1), *params["out"]))
         all_weights.append(torch.stack(weights))
     return torch.stack(outputs), torch.stack(all_weights)

@@ -1,7 +1,9 @@
 """No-repeat-n-gram blocking on the device, for all hypotheses at once."""
 
+import torch
 
-def block_repeated_ngrams_(lprobs, tokens, size):
+
+def block_repeated_ngrams_(lprobs: torch.Tensor, tokens: torch.Tensor, size: int) -> torch.Tensor:
     """Set to -inf, in place, each next token that would repeat an n-gram of its own hypothesis.
 
     The semantics are those of fairseq's CUDA extension (``ngram_repeat_block``): an n-gram is looked for in everything
@@ -9,8 +11,11 @@ def block_repeated_ngrams_(lprobs, tokens, size):
 
     Args:
         lprobs: ``[N, V]`` scores of the next token.
-        tokens: ``[N, t]`` what the hypotheses hold so far, without padding behind it.
+        tokens: ``[N, t]`` in int64, what the hypotheses hold so far, without padding behind it.
         size: n, at least 1.
+
+    Returns:
+        ``lprobs``.
     """
     if tokens.size(1) < size:
         return lprobs

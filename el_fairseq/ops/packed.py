@@ -13,7 +13,7 @@ GRAINS = ((8, 1), (64, 8), (256, 16), (1024, 32))  # up to so many rows, a multi
 LARGEST_GRAIN = 64
 
 
-def can_pack(weight):
+def can_pack(weight: torch.Tensor) -> bool:
     """Whether there is a packed product for this weight, on this machine and with this PyTorch."""
     return (
         weight.device.type == "cpu"
@@ -23,12 +23,12 @@ def can_pack(weight):
     )
 
 
-def pack(weight):
+def pack(weight: torch.Tensor) -> torch.Tensor:
     """A copy of ``weight [outputs, inputs]`` in the layout that ``packed_linear`` reads fastest."""
     return reorder_linear_weight(weight.detach())
 
 
-def packed_linear(x, packed, bias=None):
+def packed_linear(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """``x [..., inputs] · Wᵀ + bias [outputs]`` -> ``[..., outputs]``, for ``packed = pack(W)``.
 
     Of one dtype, no gradients.
@@ -44,7 +44,7 @@ def packed_linear(x, packed, bias=None):
     return linear_pointwise(padded, packed, bias)[:rows].view(*x.shape[:-1], -1)
 
 
-def round_up(rows):
+def round_up(rows: int) -> int:
     """The next number of rows that products are made for."""
     grain = next((grain for limit, grain in GRAINS if rows <= limit), LARGEST_GRAIN)
     return -(-rows // grain) * grain

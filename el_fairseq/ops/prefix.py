@@ -43,13 +43,13 @@ def prefix_attention(
     if own_padding is not None:
         scores_own = scores_own.masked_fill(own_padding[:, None, None], float("-inf"))
     weights = softmax(torch.cat((scores_prefix, scores_own), dim=-1))
-    kept = weights.to(query.dtype)
-    kept = kept if dropout is None else dropout(kept)
-    kept_prefix = _by_prefix(kept[..., :p].reshape(n, k, -1, p), b)
-    from_prefix = torch.bmm(kept_prefix, value)
-    from_own = torch.bmm(kept[..., p:].reshape(n * k, h // k * t, -1), own_value)
+    applied = weights.to(query.dtype)
+    applied = applied if dropout is None else dropout(applied)
+    applied_prefix = _by_prefix(applied[..., :p].reshape(n, k, -1, p), b)
+    from_prefix = torch.bmm(applied_prefix, value)
+    from_own = torch.bmm(applied[..., p:].reshape(n * k, h // k * t, -1), own_value)
     context = _by_row(from_prefix, n, k) + from_own.view(n, k, h // k * t, -1)
-    return context.view(n, h, t, -1), weights, None if dropout is None else kept.sum(dim=-1)
+    return context.view(n, h, t, -1), weights, None if dropout is None else applied.sum(dim=-1)
 
 
 def _by_head(key, value):

@@ -8,7 +8,16 @@ from el_fairseq.ops.masks import additive
 ONES = 8  # columns of ones after the values; one would do, but fused kernels want widths that are multiples of 8
 
 
-def grouped_sdpa(query, key, value, mask=None, *, scale=1.0, dropout=0.0, want_mass=False):
+def grouped_sdpa(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+    want_mass: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """``softmax(query · keyᵀ + mask) · value`` for every head, without attention weights in memory.
 
     Keys and values are not copied for the heads that share them.

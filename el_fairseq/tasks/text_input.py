@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator, Sized
 
 import torch
 
@@ -18,21 +19,24 @@ UNDECODED = re.compile("[\udc80-\udcff]+")  # what bytes that are no UTF-8 becom
 CURE = "convert the text by iconv -f ENCODING -t UTF-8"
 
 
-def prepare_to_read(source):
-    """Before the first line of ``--input`` is read.
+def prepare_to_read(path: str | None) -> None:
+    """Look at ``--input`` before its first line is read, and open standard input for any bytes.
+
+    Args:
+        path: of a file; ``-`` is standard input; None where a command reads no text.
 
     Raises:
         ValueError: a file that is not UTF-8; fairseq opens it strictly.
     """
-    if source == "-":
+    if path == "-":
         with contextlib.suppress(AttributeError, io.UnsupportedOperation):  # not a text file; somebody reads it
             if sys.stdin.errors == "strict":
-                sys.stdin.reconfigure(errors="surrogateescape")
-    elif source is not None and os.path.isfile(source):
-        _check_file(source)
+                sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    elif path is not None and os.path.isfile(path):
+        _check_file(path)
 
 
-def _check_file(path):
+def _check_file(path: str) -> None:
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -44,16 +48,33 @@ def _check_file(path):
                 ) from None
 
 
-def readable(line, number):
-    """``line``, its bytes that are no UTF-8 as U+FFFD, an unknown word to any dictionary; a warning says so."""
+def readable(line: str, number: int) -> str:
+    """Replace bytes that are no UTF-8 by U+FFFD, an unknown word to any dictionary; a warning says so.
+
+    Args:
+        line: as it was read.
+        number: of the line, from 0, as fairseq counts in ``S-0``.
+
+    Returns:
+        The line that can be encoded.
+    """
     if UNDECODED.search(line) is None:
         return line
     logger.warning("the line of S-%d has bytes that are not UTF-8, read as an unknown word: %s", number, CURE)
     return UNDECODED.sub("\ufffd", line)
 
 
-def refuse_unknown_numbers(sample, dictionary, data):
-    """Raise ``ValueError`` where ``sample`` has numbers of words that are not in ``dictionary``."""
+def refuse_unknown_numbers(sample: dict, dictionary: Sized | None, data: str | None) -> None:
+    """Refuse a batch with numbers of words that the dictionary does not have.
+
+    Args:
+        sample: the batch.
+        dictionary: of the source, or None where the task has none.
+        data: the data folder, for the message.
+
+    Raises:
+        ValueError: a number is beyond the dictionary.
+    """
     tokens = sample["net_input"].get("src_tokens")
     if not torch.is_tensor(tokens) or tokens.is_floating_point() or dictionary is None:
         return
@@ -68,8 +89,16 @@ def refuse_unknown_numbers(sample, dictionary, data):
 
 
 @contextlib.contextmanager
-def naming_empty_data(split, data):
-    """numpy maps no empty file, and says no more."""
+def naming_empty_data(split: str, data: str | None) -> Iterator[None]:
+    """While data is loaded, say which subset is empty: numpy maps no empty file, and says no more.
+
+    Args:
+        split: the subset.
+        data: the data folder.
+
+    Raises:
+        ValueError: the subset has no sentence.
+    """
     try:
         yield
     except ValueError as error:

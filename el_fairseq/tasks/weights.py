@@ -3,8 +3,11 @@
 import logging
 import math
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import nn
 
 logger = logging.getLogger(__name__)
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -12,9 +15,17 @@ NAMED = 3  # parameters at most in a message
 MISMATCH = re.compile(r"size mismatch for .*? torch\.Size\(\[([\d, ]*)\]\).*? torch\.Size\(\[([\d, ]*)\]\)", re.DOTALL)
 
 
-def not_finite(models):
-    """``"encoder.layers.0.fc1.weight (1 of 4096)"`` and so on: parameters with numbers that are NaN or infinite; ""
-    where all are finite. One pass: a sum is finite if its terms are, or else they are counted."""
+def not_finite(models: Iterable[nn.Module | None]) -> str:
+    """Find parameters with numbers that are NaN or infinite, in one pass.
+
+    A sum is finite if its terms are; where it is not, they are counted.
+
+    Args:
+        models: those to look at; None is left out.
+
+    Returns:
+        ``"encoder.layers.0.fc1.weight (1 of 4096)"`` and so on, ``""`` where all are finite.
+    """
     found = []
     for name, parameter in (pair for model in models if model is not None for pair in model.named_parameters()):
         if parameter.dtype in FLOATS and not bool(torch.isfinite(parameter.detach().sum())):
@@ -25,18 +36,31 @@ def not_finite(models):
     return ", ".join(found[:NAMED]) + more
 
 
-def warn_of_not_finite(models, where):
-    """Before generation. It is no error yet: a weight may be one that the data does not need, or a bias of -inf.
+def warn_of_not_finite(models: Iterable[nn.Module | None], where: str) -> None:
+    """Warn, before generation, of weights that are not finite.
 
-    ``where``: the option that names the checkpoint, and its value.
+    It is no error yet: a weight may be one that the data does not need, or a bias of -inf.
+
+    Args:
+        models: an ensemble.
+        where: the option that names the checkpoint, and its value.
     """
     names = not_finite(models)
     if names:
         logger.warning("%s: weights are NaN or infinite: %s", where, names)
 
 
-def refuse_useless(models, hypotheses, where):
-    """Raise ``ValueError`` where a sentence has no hypothesis because of weights that are not finite."""
+def refuse_useless(models: Iterable[nn.Module | None], hypotheses: list[list[dict]], where: str) -> None:
+    """Refuse what weights that are not finite have made.
+
+    Args:
+        models: an ensemble.
+        hypotheses: of each sentence, the best one first.
+        where: the option that names the checkpoint, and its value.
+
+    Raises:
+        ValueError: a sentence has no hypothesis, and a weight is not finite.
+    """
     if all(sentence and math.isfinite(sentence[0]["score"]) for sentence in hypotheses):
         return
     names = not_finite(models)
@@ -48,24 +72,34 @@ def refuse_useless(models, hypotheses, where):
 
 
 class ShapeErrors:
-    """Says, behind the shapes that torch names, what they mean. Loads the weights of one model."""
+    """Says, behind the shapes that torch names when weights do not fit, what they mean.
 
-    def __init__(self, model, sizes, data, where):
-        self.sizes, self.data, self.where, self.errors = sizes, data, where, []
+    Args:
+        model: whose weights will be loaded.
+        sizes: of the dictionaries, in words.
+        data: the data folder, for the message.
+        where: the option that names the checkpoint, and its value.
+    """
+
+    def __init__(self, model: nn.Module, sizes: set[int], data: str | None, where: str):
+        self.sizes, self.data, self.where = sizes, data, where
+        self.errors: list[str] = []
         model.register_load_state_dict_pre_hook(self.before)
         model.register_load_state_dict_post_hook(self.after)
 
-    def before(self, module, state_dict, prefix, metadata, strict, missing, unexpected, errors):
-        self.errors = errors
+    def before(self, *arguments: Any) -> None:
+        """Note the list that torch will put its errors into, the last one of a pre-hook's arguments."""
+        self.errors = arguments[-1]
 
-    def after(self, module, incompatible):
+    def after(self, module: nn.Module, incompatible: Any) -> None:
+        """Add what the errors mean to them."""
         matches = filter(None, map(MISMATCH.match, self.errors))
         pairs = [[_numbers(shape) for shape in match.groups()] for match in matches]
         if pairs:
             self.errors.append(self._meaning(pairs))
         self.errors = []
 
-    def _meaning(self, pairs):
+    def _meaning(self, pairs: list) -> str:
         for was, now in pairs:
             if was[1:] == now[1:] and now[:1] and now[0] in self.sizes:
                 return (
@@ -79,5 +113,5 @@ class ShapeErrors:
         )
 
 
-def _numbers(shape):
+def _numbers(shape: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", shape)))

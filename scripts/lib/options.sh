@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the examples and the quickstart, which take their options the same way: --name VALUE, and behind -- what goes
-# to a command of fairseq.
+# Sourced by the examples and by scripts, which take their options the same way: --name VALUE, and behind -- what goes to a
+# command of fairseq.
 
 PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)"
 
@@ -10,10 +10,11 @@ fail() {
 }
 
 # read_options NAMES ARGUMENTS...: for each --some-name VALUE among ARGUMENTS, sets SOME_NAME. NAMES: those there are, separated
-# by spaces; where -- is among them, what stands behind it comes into MORE. --help calls usage. A path that is given counts
-# from where the user is; environment.sh, which follows, goes to the folder of the project.
+# by spaces. name:0 is a switch, which sets its variable to yes; name:2 takes two paths, into an array. Where -- is among NAMES,
+# what stands behind it comes into MORE. --help calls usage. A path that is given counts from where the user is;
+# environment.sh, which follows, goes to the folder of the project.
 read_options() {
-    local names=" $1 " paths=" out data-dir text-dir model " name value
+    local names=" $1 " paths=" out data-dir text-dir model " name value variable
     shift
     MORE=()
     while (($#)); do
@@ -25,13 +26,34 @@ read_options() {
             MORE=("${@:2}")
             return
         fi
-        name="${1#--}"
-        [[ $1 == --?* && $names == *" $name "* ]] || fail "there is no option $1 (--help lists them)"
-        (($# > 1)) || fail "$1 needs a value"
-        value="$2"
-        [[ $paths != *" $name "* ]] || value="$(realpath -m --relative-base="$PROJECT" "$value")"
-        name="${name//-/_}"
-        printf -v "${name^^}" '%s' "$value"
-        shift 2
+        name="${1#--}" variable="${1#--}"
+        variable="${variable//-/_}"
+        variable="${variable^^}"
+        [[ $1 == --[a-z]* && $name != *:* ]] || fail "there is no option $1 (--help lists them)"
+        case "$names" in
+            *" $name "*)
+                (($# > 1)) || fail "$1 needs a value"
+                value="$2"
+                [[ $paths != *" $name "* ]] || value="$(from_project "$2")"
+                printf -v "$variable" '%s' "$value"
+                shift 2
+                ;;
+            *" $name:0 "*)
+                printf -v "$variable" yes
+                shift
+                ;;
+            *" $name:2 "*)
+                (($# > 2)) || fail "$1 needs two values"
+                printf -v "${variable}[0]" '%s' "$(from_project "$2")"
+                printf -v "${variable}[1]" '%s' "$(from_project "$3")"
+                shift 3
+                ;;
+            *) fail "there is no option $1 (--help lists them)" ;;
+        esac
     done
+}
+
+# from_project PATH: as the project's folder sees it.
+from_project() {
+    realpath -m --relative-base="$PROJECT" "$1"
 }

@@ -40,7 +40,7 @@ def test_the_prompt_is_one_pass_and_one_state_a_sentence(kind, monkeypatch):
         return read(decoder, tokens, keep)
 
     def step_spy(self, tokens, encoder_out):
-        calls.append((tokens.size(0), 1))
+        calls.append((tokens.last.size(0), 1))
         return step(self, tokens, encoder_out)
 
     monkeypatch.setattr(prefill, "prefill_pass", read_spy)

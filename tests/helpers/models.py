@@ -13,7 +13,7 @@ from fairseq.data import data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.modules import MultiheadAttention
 
-from el_fairseq.convert.attention_variant import attentions_of
+from el_fairseq.convert.attentions import attentions_of
 from el_fairseq.convert.shared_source import unshare_beams
 from el_fairseq.generation import next_token
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
@@ -86,10 +86,9 @@ def written_out(attention):
 def write_out(model):
     """The stock model that computes what ``model``, of an ``mhe_`` architecture, computes."""
     twin = copy.deepcopy(model)
-    for layer, name, _ in attentions_of(twin):
-        attention = getattr(layer, name)
-        if isinstance(attention, SharedKVAttention):
-            setattr(layer, name, written_out(attention))
+    for each in attentions_of(twin.modules()):
+        if isinstance(each.module, SharedKVAttention):
+            setattr(each.layer, each.name, written_out(each.module))
     if hasattr(twin, "encoder"):
         unshare_beams(twin.encoder)
     return twin

@@ -20,7 +20,8 @@ from fairseq.modules import MultiheadAttention
 from helpers.models import dictionary
 from omegaconf import OmegaConf
 
-from el_fairseq.convert.attention_variant import VARIANTS, attentions_of
+from el_fairseq.convert.attention_variant import VARIANTS
+from el_fairseq.convert.attentions import attentions_of
 from el_fairseq.models import mhe_architectures
 from el_fairseq.modules import MHEAttention, MultiQueryAttention, SingleHeadAttention
 
@@ -53,7 +54,7 @@ def build(model="transformer", prefix="mhe_", seed=0, **options):
 
 
 def attention_types(model):
-    return {place: type(getattr(layer, name)) for layer, name, place in attentions_of(model)}
+    return {each.place: type(each.module) for each in attentions_of(model.modules())}
 
 
 @pytest.mark.parametrize("model", SIDES)
@@ -97,8 +98,7 @@ def test_all_other_parameters_start_as_stocks(model, variant):
     for name, parameter in stock.named_parameters():
         assert name not in others or torch.equal(parameter, others[name])
     assert set(attention_types(ours).values()) == {TYPES[variant]}
-    for layer, name, _ in attentions_of(ours):
-        attention = getattr(layer, name)
+    for attention in (each.module for each in attentions_of(ours.modules())):
         if variant.startswith("mhe"):
             assert attention.variant == variant and attention.q_head_embed.shape == (2, 8)
 

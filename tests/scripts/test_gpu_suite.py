@@ -31,9 +31,10 @@ class Suite:
 
     def __init__(self, folder):
         self.folder = folder
-        (folder / "scripts").mkdir()
+        (folder / "scripts/lib").mkdir(parents=True)
         (folder / "bin").mkdir()
         self.script = shutil.copy(SCRIPT, folder / "scripts")
+        shutil.copy(SCRIPT.parent / "lib/options.sh", folder / "scripts/lib")
         (folder / "bin/python").write_text(FAKE_PYTHON)
         (folder / "bin/python").chmod(0o755)
         self.answer(gpu="0", fairseq="0", hangs="nothing", fails="nothing")

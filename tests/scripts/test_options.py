@@ -1,4 +1,4 @@
-"""How the examples and the quickstart read their options."""
+"""How the examples and scripts read their options."""
 
 import subprocess
 
@@ -8,9 +8,10 @@ from helpers.commands import ROOT
 SCRIPT = """
 source scripts/lib/options.sh
 usage() { echo "usage: it"; }
-OUT=results/default UPDATES=3 DATA_DIR=""
-read_options "out updates data-dir --" "$@"
+OUT=results/default UPDATES=3 DATA_DIR="" CPU="" MY_PAIR=()
+read_options "out updates data-dir cpu:0 my-pair:2 --" "$@"
 printf "%s\\n" "$OUT" "$UPDATES" "$DATA_DIR" "${MORE[@]}"
+printf "%s\\n" "$CPU" "${MY_PAIR[@]}" >&2
 """
 
 
@@ -32,6 +33,13 @@ def test_paths_count_from_where_the_user_is(tmp_path):
     assert read("--data-dir", str(ROOT / "results/x")).stdout.splitlines()[2] == "results/x"  # where scripts go to
 
 
+def test_switches_and_pairs(tmp_path):
+    assert read().stderr == "\n"
+    done = read("--my-pair", str(ROOT / "a.pt"), f"{tmp_path}/some data", "--cpu", "--out", "there")
+    assert done.stderr.splitlines() == ["yes", "a.pt", f"{tmp_path}/some data"]
+    assert done.stdout.splitlines()[0] == "there"
+
+
 def test_help_is_the_usage():
     done = read("--updates", "5", "--help", "--nonsense")
     assert (done.returncode, done.stdout) == (0, "usage: it\n")
@@ -43,8 +51,11 @@ def test_help_is_the_usage():
         (["--update", "5"], "there is no option --update (--help lists them)"),
         (["out"], "there is no option out (--help lists them)"),
         (["--updates"], "--updates needs a value"),
+        (["--my-pair", "one"], "--my-pair needs two values"),
+        (["--cpu:0"], "there is no option --cpu:0 (--help lists them)"),
+        (["-x"], "there is no option -x (--help lists them)"),
     ],
-    ids=["unknown", "positional", "no value"],
+    ids=["unknown", "positional", "no value", "half a pair", "no name", "one dash"],
 )
 def test_what_is_wrong_is_named(arguments, message):
     done = read(*arguments)

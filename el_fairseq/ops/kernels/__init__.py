@@ -6,6 +6,7 @@ wanted. A kernel has to prove itself before it is used, see ``trial``.
 """
 
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ DTYPES = (torch.float16, torch.bfloat16)
 CAPABILITY = (8, 0)  # compute capability: the first with asynchronous copies and bfloat16
 
 
-def hidden_attention(query, hidden, mask=None):
+def hidden_attention(query: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """``softmax(query · hiddenᵀ + mask) · hidden``: ``shared_kv_attention`` where only the output is wanted.
 
     Args:
@@ -32,14 +33,14 @@ def hidden_attention(query, hidden, mask=None):
     from el_fairseq.ops.kernels import fused
 
     b, rows, dim = query.shape
-    device = torch.cuda.get_device_properties(query.device)
+    device: Any = torch.cuda.get_device_properties(query.device)  # PyTorch's types lack what it has
     launch = fused.launch_for(rows, dim, query.element_size(), device.shared_memory_per_block_optin)
     if launch is None:
         return shared_kv_attention(query, hidden, hidden, mask)[0]
 
     def by_pytorch(part=slice(None), dtype=query.dtype):
-        kept, left_out = hidden[part].to(dtype), None if mask is None else mask[part]
-        return shared_kv_attention(query[part].to(dtype), kept, kept, left_out)[0]
+        states, left_out = hidden[part].to(dtype), None if mask is None else mask[part]
+        return shared_kv_attention(query[part].to(dtype), states, states, left_out)[0]
 
     splits = fused.splits_for(b, rows, hidden.size(1), launch, device.multi_processor_count)
     variant = (
