@@ -1,12 +1,15 @@
 """Pieces of a decoder step on a CPU, done in several ways that agree: milliseconds, medians of rounds in turn.
 
-Usage: python -m scripts.bench.pieces [--pieces lprobs,ffn,scores,attention,topk,qkv,steps] [--rounds 15] [--json FILE]
+Usage: python -m scripts.bench.pieces [--pieces lprobs,ffn,scores,attention,topk,best,qkv,steps] [--rounds 15]
+                                      [--json FILE]
 
 lprobs     256 rows of 32,768 types, output layer and log-softmax: at once, and some MiB of logits at a time
 ffn        9,600 tokens of width 768, feed-forward layer: at once, and some tokens at a time
 scores     4 queries and the keys of a head: Q·Kᵀ and K·Qᵀ
 attention  the same with mask, softmax and values; and PyTorch's fused attention
 topk       the 8 best continuations of 4 beams: torch's, and by groups
+best       the 8 best continuations of 4 beams from their logits: sums of all log-probabilities and scores; sums of the
+           best of each group of log-probabilities alone; the same of logits, with one log-sum-exp a row
 qkv        projections to query, key and value: three products and one
 steps      the first 25 steps of Transformer base's decoder, without output layer and search: through fairseq's modules,
            and as straight-line code
@@ -24,7 +27,7 @@ from el_fairseq import enable_el_attention
 from el_fairseq.cache import CACHES, BeamCaches
 from el_fairseq.generation.decoder_step import DecoderStep
 from el_fairseq.generation.newest_tokens import NewestTokens
-from el_fairseq.ops import grouped_topk, shared_kv_attention
+from el_fairseq.ops import best_of_rows, grouped_topk, shared_kv_attention
 from el_fairseq.ops.packed import pack, packed_linear
 
 from .models import batches, build_model, build_task, random_sources, shape_of
@@ -103,13 +106,34 @@ def ways_to_attend(heads, keys):
     return {"Q·Kᵀ": left, "K·Qᵀ": right, "fused": fused}
 
 
-def best():
+def topk():
     shapes = {}
     for rows in (64, 1):
         x = torch.randn(rows, BEAMS * 32768)
         ways = {"torch": lambda x=x: x.topk(2 * BEAMS)[1], "by groups": lambda x=x: grouped_topk(x, 2 * BEAMS)[1]}
         shapes[f"{rows} x {BEAMS * 32768}"] = ways
     return shapes
+
+
+def best():
+    return {f"{n} x {BEAMS} x 32768": ways_to_find_the_best(n, BEAMS, 32768) for n in (64, 16, 1)}
+
+
+def ways_to_find_the_best(sentences, beams, types):
+    rows, count = sentences * beams, 2 * beams
+    logits, offsets, buffer = torch.randn(rows, types) * 3, -torch.rand(rows) * 9, torch.empty(rows, types)
+
+    def of_all_sums():
+        lprobs = torch.log_softmax(logits, dim=-1, out=buffer).nan_to_num_(neginf=-torch.inf)
+        return grouped_topk(lprobs.add_(offsets.unsqueeze(1)).view(sentences, -1), count)[0]
+
+    def of_groups():
+        return best_of_rows(torch.log_softmax(logits, dim=-1, out=buffer), offsets, count, sentences)[0]
+
+    def of_logits():
+        return best_of_rows(logits, offsets - logits.logsumexp(dim=1), count, sentences)[0]
+
+    return {"all sums": of_all_sums, "groups": of_groups, "logits": of_logits}
 
 
 def qkv():
@@ -177,7 +201,8 @@ PIECES = {
     "ffn": ffn,
     "scores": scores,
     "attention": attention,
-    "topk": best,
+    "topk": topk,
+    "best": best,
     "qkv": qkv,
     "steps": steps,
 }
