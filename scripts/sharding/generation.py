@@ -14,6 +14,8 @@ from fairseq_cli.generate import _main as generate_as_fairseq
 from sharding.options import read_fairseq
 from sharding.units import Plan
 
+from el_fairseq.ops.tuner import TUNER
+
 
 class NothingLeft(Exception):
     """All units are done, or with other workers."""
@@ -80,6 +82,7 @@ class FedByUnits:
 def generate(work, worker):
     """Claim units and generate them, until none is left."""
     logging.basicConfig(format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", level="INFO", stream=sys.stderr)
+    TUNER.fixed = True  # also for el_ architectures in stock's tasks, which have no option for it
     args = read_fairseq(work.arguments)
     feed = Feed(work, worker, args.seed)
     args.task = _register_fed(args.task, feed)

@@ -101,12 +101,18 @@ def find_gpus():
 
 
 def read_fairseq(arguments):
-    """fairseq-generate's options as a namespace. Ends the process, with fairseq's message, where they are wrong."""
+    """fairseq-generate's options as a namespace. Ends the process, with fairseq's message, where they are wrong.
+
+    Products on a CPU are not tuned: what a unit prints must not depend on which worker generates it.
+    """
     from fairseq import options
 
     parser = options.get_generation_parser()
     parser.add_argument("--arch", "-a", default="wav2vec2")  # as fairseq-generate does
-    return options.parse_args_and_arch(parser, ["--required-batch-size-multiple", "1", *arguments])
+    args = options.parse_args_and_arch(parser, ["--required-batch-size-multiple", "1", *arguments])
+    if hasattr(args, "el_products"):
+        args.el_products = "fixed"
+    return args
 
 
 def check_fairseq(args):
