@@ -13,9 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = "tests/scripts/test_generate_on_slurm.py"
-SHOWN = re.compile(
-    r"(generate_sharded\.sh: |\d+ sentences of |\d+ (passed|failed|skipped)|FAILED|ERROR|tests/scripts/)|.*%\|"
-)
+SHOWN = re.compile(r"(generate_sharded\.sh: |\d+ sentences of |=+ .*\d+ (passed|failed)|PASSED|FAILED|ERROR)|.*%\|")
 
 
 def said(*command):
@@ -23,7 +21,7 @@ def said(*command):
 
 
 def main(out):
-    command = ["python", "-m", "pytest", TESTS, "-sv", "--slurm"]
+    command = ["python", "-m", "pytest", TESTS, "-s", "-rA", "--slurm"]
     commit = said("git", "rev-parse", "--short", "HEAD")
     changed = " and changes" if said("git", "status", "--porcelain", "--untracked-files=no") else ""
     done = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True, cwd=ROOT)
@@ -34,7 +32,7 @@ def main(out):
         " ".join(command),
         f"commit {commit}{changed}",
         f"{processor[1] if processor else platform.machine()}, {os.cpu_count()} cores; both nodes of SLURM are on it",
-        f"{said('sbatch', '--version')}, {packages}, Python {platform.python_version()}",
+        f"{said('slurmd', '-V')}, {packages}, Python {platform.python_version()}",
         "",
     ]
     folder = re.compile(r"/\S*/pytest-\d+/[^/]*/out; \$\(of\) 'it")
