@@ -16,15 +16,15 @@ torch.set_num_threads(1)  # the models are tiny: threads would wait for each oth
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slurm", action="store_true", help="also run the test that starts a SLURM of one node")
+    parser.addoption("--slurm", action="store_true", help="also run the tests that start a SLURM")
     parser.addoption("--long", action="store_true", help="also run the tests that take longest")
 
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
-        if "slurm" in item.keywords and not config.getoption("--slurm"):
-            item.add_marker(pytest.mark.skip(reason="starts a SLURM of one node: --slurm"))
-        if "long" in item.keywords and not config.getoption("--long"):
+        if item.get_closest_marker("slurm") and not config.getoption("--slurm"):
+            item.add_marker(pytest.mark.skip(reason="starts a SLURM: --slurm"))
+        if item.get_closest_marker("long") and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="takes long, and shows what other tests show in part: --long"))
 
 

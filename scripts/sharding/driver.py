@@ -110,6 +110,8 @@ class Drive:
                 time.sleep(self.workers.pause)
                 for name, how in self.workers.ended().items():
                     self._note_end(name, how)
+                for name in self.workers.waiting():
+                    self._note_wait(name)
 
     def _undone(self):
         return [unit for unit in range(len(self.work.plan)) if not self.work.is_done(unit)]
@@ -168,6 +170,13 @@ class Drive:
         times = f"{self.losses[unit]} of {self.settings.max_requeues}"
         _say(f"unit {unit} is queued again ({times}): worker {name} {how}; its log: {log}")
         self.work.release_all_of(name)
+
+    def _note_wait(self, name):
+        """Others can do its unit meanwhile. It is nobody's fault, and not counted."""
+        unit = self.work.leases().get(name)
+        if unit is not None:
+            _say(f"unit {unit} is queued again: SLURM has taken the machine of worker {name}, which waits for another")
+            self.work.release_all_of(name)
 
 
 def _check_all_planned(work, args):

@@ -48,6 +48,10 @@ class LocalWorkers:
             _kill_all(self.processes.pop(name))
         return ends
 
+    def waiting(self):
+        """Names of the workers that have no machine, of which ``ended`` knew last."""
+        return ()
+
     def _workers_on(self, gpu):
         return sum(self.gpu_of[name] == gpu for name in self.processes)
 
@@ -86,7 +90,7 @@ class SubmititWorkers:
                 "SLURM needs submitit: pip install submitit, or this package's extra 'slurm'; --executor local does not"
             ) from None
         self.submission_error = submitit.core.utils.FailedJobError
-        self.folder, self.cluster, self.jobs = folder, cluster, {}
+        self.folder, self.cluster, self.jobs, self.states = folder, cluster, {}, {}
         self.pause = 5 if cluster == "slurm" else 0.5  # who asks SLURM, or a shared disk, too often slows it for all
         try:
             self.executor = submitit.AutoExecutor(folder=folder / "submitit", cluster=cluster)
@@ -123,28 +127,32 @@ class SubmititWorkers:
 
     def ended(self):
         """{name: how} of the workers that have ended since the last call."""
-        running = self._running()
-        names = [name for name, job in self.jobs.items() if job.job_id not in running]
+        self.states = self._ask()
+        names = [name for name, job in self.jobs.items() if job.job_id not in self.states]
         return {name: end_of(self.folder, name) or "was killed" for name in names if self.jobs.pop(name)}
 
-    def _running(self):
-        """Ids of those of our jobs that wait or run. squeue knows, also where SLURM keeps no accounts for sacct."""
+    def waiting(self):
+        """Names of the workers that have no machine: not yet, or SLURM has taken it and starts them again by itself."""
+        return [name for name, job in self.jobs.items() if self.states.get(job.job_id) == "PENDING"]
+
+    def _ask(self):
+        """{id: state} of our jobs that wait or run. squeue knows, also where SLURM keeps no accounts for sacct."""
         if not self.jobs:
-            return set()
+            return {}
         if self.cluster == "local":
-            return {job.job_id for job in self.jobs.values() if not job.done()}
+            return {job.job_id: "RUNNING" for job in self.jobs.values() if not job.done()}
         ours = ",".join(sorted({job.job_id.split("_")[0] for job in self.jobs.values()}))
-        query = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={ours}"]
+        query = ["squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={ours}"]
         done = subprocess.run(query, capture_output=True, text=True)
         if done.returncode != 0 and "Invalid job id" not in done.stderr:  # it has forgotten jobs that ended long ago
-            return {job.job_id for job in self.jobs.values()}  # SLURM does not answer: ask later
-        return set(done.stdout.split())
+            return dict.fromkeys((job.job_id for job in self.jobs.values()), "UNKNOWN")  # no answer: ask later
+        return dict(line.split() for line in done.stdout.splitlines())
 
     def stop(self):
         for job in self.jobs.values():
             job.cancel(check=False)
         end = time.monotonic() + 3 * GRACE
-        while self._running() and time.monotonic() < end:
+        while self._ask() and time.monotonic() < end:
             time.sleep(0.5)
         self.jobs.clear()
 

@@ -40,6 +40,7 @@ def run(folder, name):
 
         work = Work(folder)
         work.release_all_of(name)  # SLURM starts a job again that had to make room
+        end_of(folder, name).unlink(missing_ok=True)
         generate(work, name)
         end = FINISHED
     except Stopped:

@@ -1,4 +1,4 @@
-"""generate_sharded.sh as a user runs it, over a model so slow that a worker can be killed in the middle of a unit."""
+"""generate_sharded.sh as a user runs it, with units so slow that a worker can be killed in the middle of one."""
 
 import json
 import os
@@ -13,22 +13,34 @@ from .commands import ROOT, generate, lines_of
 SCRIPT = ROOT / "scripts/generate_sharded.sh"
 SEARCH = "--task el_translation --beam 2 --num-workers 0 --min-len 150 --max-len-b 160"
 UNITS = 4  # of four batches, half a second each
+LENGTHS = "--max-len-a 0 --max-len-b 200"  # fairseq's, where a search says nothing of them
 
 
 class Sharded:
     """The command with its results in ``folder``."""
 
-    def __init__(self, data, model, folder, shards=2, options=""):
+    def __init__(self, data, model, folder, shards=2, options="", search=SEARCH):
         self.folder, self.merged = folder, folder / "generate-test.txt"
         self.units = folder / "generate-test.units"
-        whole = f"{data} --user-dir el_fairseq --path {model} --batch-size 4 --nbest 2 {SEARCH} --units {UNITS}"
+        whole = f"{data} --user-dir el_fairseq --path {model} --batch-size 4 --nbest 2 {search} --units {UNITS}"
         self.arguments = [*f"{whole} --num-shards {shards} {options}".split(), "--results-path", str(folder)]
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.processes = []
         self.environment = {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
     def start(self, more=""):
         both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
-        return subprocess.Popen([SCRIPT, *self.arguments, *more.split()], cwd=ROOT, env=self.environment, **both)
+        command = [SCRIPT, *self.arguments, *more.split()]
+        self.processes.append(subprocess.Popen(command, cwd=ROOT, env=self.environment, **both))
+        return self.processes[-1]
+
+    def end(self):
+        """What a test that fails leaves running."""
+        for process in self.processes:
+            if process.poll() is not None:
+                continue
+            process.terminate()
+            process.communicate(timeout=60)
 
     def run(self, more="", status=0):
         """What it prints."""
@@ -65,6 +77,17 @@ class Sharded:
                 return lease
             os.kill(lease["pid"], signal.SIGCONT)  # it was faster
 
+    def hold_workers(self, number):
+        """SIGSTOP of all of them, each in the middle of a unit; returns their leases."""
+        while True:
+            wait_until(lambda: len(self.leases()) == number)
+            pids = {lease["pid"] for lease in self.leases()}
+            send(signal.SIGSTOP, *pids)
+            leases = self.leases()
+            if len(leases) == number and {lease["pid"] for lease in leases} == pids:
+                return leases
+            send(signal.SIGCONT, *pids)  # one was between two units
+
     def kill_a_worker(self, units_done=0):
         """SIGKILL in the middle of a unit, which it returns."""
         lease = self.hold_a_worker(units_done)
@@ -77,10 +100,44 @@ class Sharded:
         return [int(path.name) for path in names if str(self.units).encode() in command_of(path)]
 
 
-def one_process(data, model):
+def lose_two_and_stop(sharded, cancel, units):
+    """Of four workers one is killed, one cancelled by ``cancel(lease)``; then Ctrl-C, when ``units`` are done.
+
+    Returns what the command printed."""
+    process = sharded.start()
+    killed, cancelled, held, other = sharded.hold_workers(4)  # held: so that not all is done before Ctrl-C
+    cancel(cancelled)
+    os.kill(killed["pid"], signal.SIGKILL)
+    lost = {killed["worker"], cancelled["worker"]}
+    wait_until(lambda: not lost & {lease["worker"] for lease in sharded.leases()})  # queued again
+    assert not is_running(killed["pid"]) and not is_running(cancelled["pid"])
+    os.kill(other["pid"], signal.SIGCONT)
+    wait_until(lambda: len(sharded.done()) >= units)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.kill(held["pid"], signal.SIGCONT)
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 130 and not sharded.merged.exists(), printed
+    for lease, how in ((killed, "was killed"), (cancelled, "stopped")):
+        unit = number_of(lease)
+        assert f"unit {unit} is queued again (1 of 3): worker {lease['worker']} {how}" in printed
+    assert not any(is_running(lease["pid"]) for lease in (held, other))
+    return printed
+
+
+def number_of(lease):
+    """Of its unit."""
+    return int(lease["unit"][len("unit-") :])
+
+
+def one_process(data, model, search=SEARCH):
     """Result lines of fairseq-generate for the same options, in source order."""
-    printed = generate(data, model, SEARCH, "--batch-size 4 --el-products fixed")
+    printed = generate(data, model, "--batch-size 4 --el-products fixed", search)
     return in_source_order(lines_of(printed))
+
+
+def send(number, *pids):
+    for pid in pids:
+        os.kill(pid, number)
 
 
 def in_source_order(lines):

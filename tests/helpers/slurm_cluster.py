@@ -1,9 +1,11 @@
-"""A SLURM of one node on this machine, with all its files in one folder: for tests and to try things.
+"""A SLURM of two nodes, both on this machine, with all its files in one folder: for tests and to try things.
 
     python tests/helpers/slurm_cluster.py COMMAND ...
 
 starts one, runs the command with it (sbatch, squeue and others find it by SLURM_CONF), stops it, and ends with the
 command's exit status. It needs Debian's packages slurm-wlm and munge, and no root.
+
+Partitions: main; grace, whose tasks have GRACE seconds to stop when they are pre-empted; urgent, which pre-empts both.
 """
 
 import getpass
@@ -19,20 +21,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel")
-CPUS = 4  # it believes to have them, and as many GPUs
+NODES = ("node1", "node2")
+CPUS = 2  # of each node, which believes to have them, and as many GPUs
+GRACE = 60
 CONFIGURATION = """\
-ClusterName=one
+ClusterName=here
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -41,9 +44,16 @@ SlurmdParameters=config_overrides
 GresTypes=gpu
 KillWait=5
 ReturnToService=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Gres=gpu:{cpus} State=UNKNOWN
-PartitionName=one Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+NodeName=DEFAULT CPUs={cpus} Gres=gpu:{cpus} State=UNKNOWN
+NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]}
+NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]}
+PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=main Default=YES
+PartitionName=grace GraceTime={grace}
+PartitionName=urgent PriorityTier=2 PreemptMode=OFF
+"""  # cred_expire: a job that is queued again waits as long, 120 seconds elsewhere
 
 
 def is_installed():
@@ -54,15 +64,15 @@ def is_installed():
 def cluster(folder):
     """While it runs; gives the environment in which SLURM's commands find it. ``folder``: short, a socket is in it."""
     folder = Path(folder).resolve()
-    for name in ("state", "spool"):
+    for name in ("state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir()
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(1024))
     key.chmod(0o400)
     host = socket.gethostname().partition(".")[0]
-    values = {"host": host, "user": getpass.getuser(), "folder": folder, "ports": _free_ports(2), "cpus": CPUS}
+    values = {"host": host, "user": getpass.getuser(), "folder": folder, "ports": _free_ports(1 + len(NODES))}
     configuration = folder / "slurm.conf"
-    configuration.write_text(CONFIGURATION.format(**values))
+    configuration.write_text(CONFIGURATION.format(**values, cpus=CPUS, grace=GRACE))
     for gpu in range(CPUS):
         (folder / f"gpu{gpu}").touch()
     (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-{CPUS - 1}]\n")
@@ -71,8 +81,8 @@ def cluster(folder):
     munge.update({"log-file": folder / "munge.log", "seed-file": folder / "munge.seed"})
     with ExitStack() as stack:
 
-        def daemon(program, *arguments):
-            log = stack.enter_context(open(folder / f"{program}.log", "w"))
+        def daemon(program, *arguments, name=""):
+            log = stack.enter_context(open(folder / f"{name or program}.log", "w"))
             command = [_find(program), *arguments]
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
             stack.callback(process.wait)
@@ -81,8 +91,9 @@ def cluster(folder):
         daemon("munged", "--foreground", "--force", *(f"--{name}={value}" for name, value in munge.items()))
         _wait_until((folder / "munge.socket").exists, folder)
         daemon("slurmctld", "-D", "-f", configuration)
-        daemon("slurmd", "-D", "-N", host, "-f", configuration)
-        _wait_until(lambda: _state(environment) == "idle", folder)
+        for node in NODES:
+            daemon("slurmd", "-D", "-N", node, "-f", configuration, name=node)
+        _wait_until(lambda: _states(environment) == {"idle"}, folder)
         try:
             yield environment
         finally:  # jobs outlive the daemons
@@ -95,9 +106,9 @@ def _jobs(environment):
     return subprocess.run(query, env=environment, capture_output=True, text=True).stdout.split()
 
 
-def _state(environment):
-    query = ["sinfo", "--noheader", "--format=%T"]
-    return subprocess.run(query, env=environment, capture_output=True, text=True).stdout.strip()
+def _states(environment):
+    query = ["sinfo", "--noheader", "--Node", "--format=%T"]
+    return set(subprocess.run(query, env=environment, capture_output=True, text=True).stdout.split())
 
 
 def _find(program):

@@ -10,7 +10,16 @@ import sys
 import pytest
 from fairseq_cli import score
 from helpers.commands import generate, lines_of, train
-from helpers.sharded_runs import SCRIPT, SEARCH, Sharded, in_source_order, is_running, one_process, wait_until
+from helpers.sharded_runs import (
+    SCRIPT,
+    SEARCH,
+    Sharded,
+    in_source_order,
+    is_running,
+    lose_two_and_stop,
+    one_process,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slow
 SUBMITIT = pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
@@ -44,16 +53,15 @@ def test_a_killed_worker_loses_only_its_unit(data, model, expected, tmp_path):
     assert re.search(r"^60 sentences of 2 shards in \d+ s: .*/generate-test.txt$", printed, re.MULTILINE)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_stopped_run_goes_on(data, model, expected, tmp_path, number):
+def test_a_stopped_run_goes_on(data, model, expected, tmp_path):
     sharded = Sharded(data, model, tmp_path)
     process = sharded.start()
     lease = sharded.hold_a_worker(units_done=1)
     pids = sharded.pids()
-    os.killpg(process.pid, number)  # as a terminal does
+    os.killpg(process.pid, signal.SIGTERM)
     os.kill(lease["pid"], signal.SIGCONT)
     printed = process.communicate(timeout=60)[0]
-    assert process.returncode == 128 + number, printed
+    assert process.returncode == 128 + signal.SIGTERM, printed
     assert re.search(r"stopped, with \d units done: run the same command again to do what is missing", printed)
     assert pids and not any(map(is_running, pids))
     before = sharded.done()
@@ -102,14 +110,20 @@ def test_sampling_is_the_same_however_it_is_cut(data, model, tmp_path):
 
 @SUBMITIT
 def test_submitit_without_slurm(data, model, expected, tmp_path):
+    """As test_generate_on_slurm.py: the jobs are processes here, and scancel is its signal."""
     folder = tmp_path / "no line; of a $(touch shell) 'script"
-    sharded = Sharded(data, model, folder, options="--executor submitit")
-    process = sharded.start()
-    unit = sharded.kill_a_worker(units_done=1)
-    printed = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, printed
-    assert f"unit {int(unit[len('unit-') :])} is queued again (1 of 3): worker" in printed
+    sharded = Sharded(data, model, folder, 4, "--executor submitit --units 15")
+
+    def cancel(lease):
+        for number in (signal.SIGCONT, signal.SIGTERM):
+            os.kill(lease["pid"], number)
+
+    lose_two_and_stop(sharded, cancel, units=1)
+    before = sharded.done()
+    assert 1 <= len(before) < 15
+    sharded.run("--num-shards 2 --executor local")
     assert sharded.merged.read_text() == expected
+    assert sharded.done().items() >= before.items()
 
 
 def score_as_documented(merged, monkeypatch, capsys):

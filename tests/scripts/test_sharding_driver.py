@@ -42,6 +42,9 @@ class Workers:
         self.running = [name for name in self.running if name not in ends]
         return ends
 
+    def waiting(self):
+        return ()
+
     def where(self, name):
         log = self.work.folder / f"worker-{name}.log"
         log.write_text("many lines\n" * 20 + "RuntimeError: a mishap\n")
@@ -89,6 +92,23 @@ def test_a_worker_that_fails_before_its_unit_ends_all(work):
     with pytest.raises(GivenUp, match="(?s)worker .*-0 failed before it had a unit; the end of .*: a mishap$") as error:
         drive(work, [("before", "failed")])
     assert str(error.value).count("many lines") == 14
+
+
+def test_the_unit_of_a_worker_that_waits_is_done_by_others(work, capsys, monkeypatch):
+    """SLURM has taken its machine, and starts it again at some time."""
+
+    def start(self, names):
+        self.taken, *self.running = names
+        work.claim(self.taken)
+
+    monkeypatch.setattr(Workers, "start", start)
+    monkeypatch.setattr(Workers, "waiting", lambda self: [self.taken])
+    workers = drive(work, max_requeues=0)
+    assert workers.done == [1, 0, 2, 3]
+    message = (
+        f"unit 0 is queued again: SLURM has taken the machine of worker {workers.taken}, which waits for another\n"
+    )
+    assert capsys.readouterr().err.count(message) == 1
 
 
 @pytest.mark.parametrize("end", ["was killed by SIGKILL", "stopped"])
