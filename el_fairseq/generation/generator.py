@@ -224,6 +224,9 @@ def best_continuations(lprobs, scores, count):
         count: of candidates, at most.
     """
     b, _, vocabulary = lprobs.shape
+    if b > 1 and not lprobs.is_contiguous():  # a copy of all of them would be as large as they are
+        parts = [best_continuations(*part, count) for part in zip(lprobs.split(1), scores.split(1))]
+        return [torch.cat(each) for each in zip(*parts)]
     sums = lprobs.add_(scores).flatten(1)
     best, places = grouped_topk(sums, min(count, sums.size(1) - 1))  # as many as can be without padding
     return best, places % vocabulary, places // vocabulary

@@ -21,4 +21,4 @@ class NewestTokens(NamedTuple):
     def index_select(self, rows: torch.Tensor) -> "NewestTokens":
         """Those of ``rows [n]``."""
         whole = None if self.whole is None else self.whole.index_select(0, rows)
-        return self._replace(last=self.last.index_select(0, rows), whole=whole)
+        return NewestTokens(self.last.index_select(0, rows), self.count, whole, self.may_be_padding)

@@ -35,11 +35,11 @@ class LittleMemory:
         self.steps = 0
         return self.encode(net_input)
 
-    def step(self, step, lprobs, live):
+    def step(self, step, max_len, lprobs, live):
         self.steps += 1
         if live.bsz > self.room and self.steps > 1:
             raise RuntimeError(self.error)
-        return self.search(step, lprobs, live)
+        return self.search(step, max_len, lprobs, live)
 
 
 def transformer_generator(cls=ELSequenceGenerator, **options):
