@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from helpers.models import assert_close, assert_same_hypotheses, batch, build_mo
 from el_fairseq import enable_el_attention
 from el_fairseq.cache.buffer import BLOCK, GrowingBuffer
 from el_fairseq.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment
+from el_fairseq.generation.generator import best_continuations
 
 WORDS = dictionary(12)
 SAMPLE = batch(WORDS, [12, 7, 5, 3])
@@ -258,3 +260,14 @@ class CountingPositions(SinusoidalPositionalEmbedding):
     def reorder_incremental_state(self, incremental_state, order):
         counting = incremental_state["counting"]
         counting["total"] = counting["total"].index_select(0, order)
+
+
+def test_continuations_of_rows_that_lie_apart():
+    """As the padded buffer of log-probabilities has them: what contiguous ones give, also between equals."""
+    torch.manual_seed(0)
+    wide = torch.randn(6, 70).round()
+    wide[:, 65:] = -math.inf
+    scores = torch.randn(3, 2, 1).round()
+    apart, dense = wide[:, :65], wide[:, :65].contiguous()
+    for found, expected in zip(*(best_continuations(x.view(3, 2, 65), scores, 4) for x in (apart, dense))):
+        assert torch.equal(found, expected)
