@@ -38,6 +38,7 @@ class AncestorTable:
         masked = torch.tensor(-math.inf, dtype=dtype, device=device)
         self.mask = masked.repeat(sentences * beams, self.tokens_at_first * beams)
         self.others = masked.repeat(beams, beams).fill_diagonal_(0.0)  # of the tokens of one step, [M, M]
+        self.columns: torch.Tensor | None = None  # ``others`` for each sentence, [N, M]
         self.caches: weakref.WeakSet = weakref.WeakSet()  # a cycle would outlive the batch
 
     def remember(self, cache):
@@ -57,8 +58,11 @@ class AncestorTable:
 
     def new_columns(self, padding: torch.Tensor | None) -> torch.Tensor:
         """The mask of one token more of each beam, ``[N, M]``; ``padding [N, 1]`` are left out."""
+        rows = self.mask.size(0)
         if padding is None:
-            return self.others.repeat(self.mask.size(0) // self.beams, 1)
+            if self.columns is None or self.columns.size(0) != rows:
+                self.columns = self.others.repeat(rows // self.beams, 1)
+            return self.columns
         tokens = padding.view(-1, 1, self.beams)
         return self.others.masked_fill(tokens, -math.inf).flatten(0, 1)  # [M, M] -> [B, M, M] -> [N, M]
 

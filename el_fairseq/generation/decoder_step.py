@@ -4,10 +4,13 @@ fairseq's decoder finds out at every step, in every layer, what it is: which opt
 its masks are. For a few rows that takes as long as the products themselves. Here it is found out once a batch.
 """
 
+from functools import partial
+
 import torch
 from fairseq.models.transformer import TransformerDecoderBase
 from fairseq.modules import FairseqDropout, LearnedPositionalEmbedding, SinusoidalPositionalEmbedding
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
+from torch import nn
 
 from el_fairseq.cache import CACHES, BeamCaches
 from el_fairseq.cache.beams import is_finite
@@ -139,7 +142,8 @@ class DecoderStep:
         if place < module.weights.size(0) and not module.onnx_trace:
             return module.weights[place]
         shape_alone = tokens.last.unsqueeze(1).expand(-1, tokens.count)
-        return module(shape_alone, incremental_state=self.state)[:, -1]
+        with torch.inference_mode(False):  # it may keep a larger table of positions
+            return module(shape_alone, incremental_state=self.state)[:, -1]
 
     def layers(self, x, padding, draws=True):
         """From inputs ``[N, D]`` to features and attention. ``draws``: random numbers, where stock would."""
@@ -155,17 +159,26 @@ class DecoderStep:
         return x, weights
 
 
+def norm_fn(norm):
+    """What the layer norm ``norm`` computes, as a function."""
+    if type(norm) is not nn.LayerNorm:
+        return norm.forward
+    return partial(
+        torch.layer_norm, normalized_shape=norm.normalized_shape, weight=norm.weight, bias=norm.bias, eps=norm.eps
+    )
+
+
 class _Layer:
     """``TransformerDecoderLayer.forward`` for a single token a row."""
 
     def __init__(self, layer, state):
         self.normalizes_before = layer.normalize_before
         self.self_attention = attention_step(layer.self_attn, state)
-        self.norm_self, self.norm_out = layer.self_attn_layer_norm.forward, layer.final_layer_norm.forward
+        self.norm_self, self.norm_out = norm_fn(layer.self_attn_layer_norm), norm_fn(layer.final_layer_norm)
         self.cross_attention = None
         if layer.encoder_attn is not None:
             self.cross_attention = attention_step(layer.encoder_attn, state)
-            self.norm_cross = layer.encoder_attn_layer_norm.forward
+            self.norm_cross = norm_fn(layer.encoder_attn_layer_norm)
         self.first, self.activation, self.second = linear_fn(layer.fc1), layer.activation_fn, linear_fn(layer.fc2)
 
     def __call__(self, x, padding, source, source_padding, wanted):

@@ -3,6 +3,7 @@
 import logging
 import math
 import weakref
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -88,6 +89,17 @@ class ELSequenceGenerator(SequenceGenerator):
         session = self._start_session(plan, live, self.model.reorder_encoder_out(encoder_outs, rows), max_len)
         del encoder_outs
         finished = FinishedHypotheses(bsz, self.beam_size, self.eos, source.device, not plan.prune_late)
+        # What modules may keep, beyond this batch, must not be made in inference mode: the fast path's keep nothing.
+        with torch.inference_mode() if plan.fast_step and not plan.whole_rows else nullcontext():
+            dtype = self._decode(plan, session, live, finished, max_len, meter)
+        without = finished.without_any()
+        if without > 0:
+            message = "no hypothesis could end within --max-len-a/b (%d tokens) for %d of %d sentences: theirs is empty"
+            logger.warning(message, max_len, without, bsz)
+        return finished.to_lists(live.history, dtype)
+
+    def _decode(self, plan, session, live, finished, max_len, meter):
+        """Fill ``finished``. Returns the dtype of scores."""
         pruning, moves = Pruning(plan.prune_late), self.beam_size > 1 or plan.capture is not None
         for step in range(live.length, max_len + 1):  # one more for end-of-sentence
             lprobs, attention = session.step(step, live.newest(step))
@@ -109,11 +121,7 @@ class ELSequenceGenerator(SequenceGenerator):
             order = live.advance(step, candidates, ended if prune else None)
             if prune or moves:
                 session.reorder(order, prune)
-        without = finished.without_any()
-        if without > 0:
-            message = "no hypothesis could end within --max-len-a/b (%d tokens) for %d of %d sentences: theirs is empty"
-            logger.warning(message, max_len, without, bsz)
-        return finished.to_lists(live.history, lprobs.dtype)
+        return lprobs.dtype
 
     def _start_session(self, plan, live, encoder_outs, max_len):
         """What decodes this batch. Where prefixes are prefilled, beam search goes on after what all of them have in

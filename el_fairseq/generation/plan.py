@@ -43,6 +43,7 @@ logger = details_logger(__name__)
 TENSOR_CORES = (7, 0)  # from this compute capability
 OPERATIONS_PER_BYTE = {True: 140, False: 15}  # of GPUs, with and without tensor cores, by their data sheets
 EXPECTED_STEPS = 64  # over which the projections of a source should pay: how many follow is not known in advance
+ALWAYS_FITS = 2**18  # bytes of hidden states: less than what it takes to look for free memory
 MEMORY_SHARE = 1 / 32  # of the free memory is what keys and values of one cross-attention may take
 
 
@@ -146,7 +147,7 @@ def _has_tensor_cores(hidden: torch.Tensor) -> bool:
 
 
 def _fits(request: CacheRequest) -> bool:
-    if request.kind != "cross":
+    if request.hidden.nbytes < ALWAYS_FITS or request.kind != "cross":
         return True  # twice as much as hidden states, and it grows: fewer sentences a batch is what helps
     free = free_memory(request.hidden.device)
     return free is None or 2 * request.hidden.nbytes <= MEMORY_SHARE * free

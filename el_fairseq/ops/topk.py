@@ -4,7 +4,8 @@ import math
 
 import torch
 
-GROUP = 64  # neighbours of which the largest is looked at first
+GROUP_BITS = 6
+GROUP = 2**GROUP_BITS  # neighbours of which the largest is looked at first
 LARGEST_SHARE = 1 / 8  # of all groups is what may be looked into
 
 
@@ -36,7 +37,8 @@ def best_of_rows(x, offsets, k, sentences):
     if not ((numbers[:, 1:] < numbers[:, :-1]).all() and (numbers[:, k - 1] > -math.inf).all()):
         return None
     which = which[:, :k]
-    place = torch.add(which % GROUP, chosen.gather(1, which // GROUP), alpha=GROUP)  # in N rows of groups·GROUP
+    group = chosen.gather(1, which >> GROUP_BITS)
+    place = torch.add(which & (GROUP - 1), group, alpha=GROUP)  # in N rows of groups·GROUP
     return best[:, :k], place % (groups * GROUP), place // (groups * GROUP)
 
 

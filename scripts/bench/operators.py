@@ -36,8 +36,12 @@ class Operators(TorchDispatchMode):
         self.names = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(str(func))
-        return func(*args, **(kwargs or {}))
+        with self:  # what consists of others is counted as these, in inference mode as in any other
+            result = func.decompose(*args, **(kwargs or {}))
+        if result is NotImplemented:
+            self.names.append(str(func))
+            result = func(*args, **(kwargs or {}))
+        return result
 
 
 def parse_args(argv):

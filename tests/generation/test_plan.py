@@ -56,6 +56,8 @@ def test_costs_are_those_of_the_docstring():
 )
 def test_keys_and_values_only_where_they_fit(free, expected, monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda device: free)
+    assert cheapest(request("cross", 25, 4)) == Layout.PROJECTED  # too little to look for memory
+    monkeypatch.setattr(module, "ALWAYS_FITS", 0)
     assert cheapest(request("cross", 25, 4)) == expected
     assert cheapest(request("prefix", 25, 4)) == Layout.PROJECTED
 
