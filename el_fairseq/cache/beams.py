@@ -126,13 +126,13 @@ class BeamCaches(AncestorTable):
         self.mask = self.mask[:, : -self.beams].clone()
         for cache in self.caches:
             cache.entries.length -= self.beams
-            kept = cache.entries.filled
-            finite = kept.isfinite()
+            filled = cache.entries.filled
+            finite = filled.isfinite()
             lost = ~finite.all(dim=4).all(dim=2).all(dim=0)  # [P, B, K, tokens, C] -> [B, tokens]
             own = (self.mask == 0) & lost.repeat_interleave(self.beams, dim=0)
             owners = own.any(dim=1, keepdim=True)  # [N, 1]
             self.mask.masked_fill_(owners, math.nan)
-            kept.masked_fill_(~finite, 0.0)
+            filled.masked_fill_(~finite, 0.0)
         self.looks_for_lost = True
 
     def reorder(self, order):
@@ -147,12 +147,12 @@ class BeamCaches(AncestorTable):
         """Keep ``sentences [B']`` (None: all), and the ancestors of their beams."""
         alive = (self.mask == 0).unflatten(0, (-1, self.beams)).any(dim=1)  # [B', tokens]
         count = int(alive.sum(dim=1).max())
-        kept = alive.byte().sort(dim=1, descending=True, stable=True).indices[:, :count]  # first those that are alive
-        self.mask = self.mask.gather(1, kept.repeat_interleave(self.beams, dim=0))
+        tokens = alive.byte().sort(dim=1, descending=True, stable=True).indices[:, :count]  # first those that are alive
+        self.mask = self.mask.gather(1, tokens.repeat_interleave(self.beams, dim=0))
         if sentences is None:
             sentences = torch.arange(alive.size(0), device=alive.device)
         for cache in self.caches:
-            cache.entries.keep(sentences, kept)
+            cache.entries.keep(sentences, tokens)
 
 
 class BeamCache(Cache):

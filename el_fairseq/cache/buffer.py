@@ -93,8 +93,10 @@ def sentences_of_rows(order: torch.Tensor, beams: int, sentences: int) -> torch.
         ValueError: a group of M rows mixes sentences, so that they could not share their entries.
     """
     groups = order.view(-1, beams) // beams  # [B'·M] -> [B', M]
-    kept = groups[:, 0]
-    if not bool((groups == kept.unsqueeze(1)).all()):
+    remaining = groups[:, 0]
+    if not bool((groups == remaining.unsqueeze(1)).all()):
         raise ValueError(f"rows of different sentences in one group of {beams} beams: {order.tolist()}")
-    unchanged = kept.numel() == sentences and torch.equal(kept, torch.arange(sentences, device=kept.device))
-    return None if unchanged else kept
+    unchanged = remaining.numel() == sentences and torch.equal(
+        remaining, torch.arange(sentences, device=remaining.device)
+    )
+    return None if unchanged else remaining

@@ -125,4 +125,4 @@ class PrefixCache(Cache):
         self.entries.reorder(order)
 
     def tensors(self):
-        return [kept for kept in (self.entries.storage, self.prefix) if kept is not None]
+        return [tensor for tensor in (self.entries.storage, self.prefix) if tensor is not None]

@@ -62,7 +62,7 @@ class RowCache(Cache):
             self.padding = self.padding.index_select(0, order)
 
     def tensors(self):
-        return [kept for kept in (self.entries.storage, self.padding) if kept is not None]
+        return [tensor for tensor in (self.entries.storage, self.padding) if tensor is not None]
 
 
 def group_in(incremental_state: dict) -> CacheGroup:

@@ -103,8 +103,8 @@ class _CrossAttentionStep:
         """The mask of ``padding [B, S]``, ``[B, 1, 1, S]``; made when sentences have been pruned."""
         if padding is not self.padding:
             mask = padding[:, None, None]
-            hidden = self.cache.layout is Layout.HIDDEN
-            self.padding, self.mask = padding, mask if hidden else additive(mask, dtype)
+            boolean = self.cache.layout is Layout.HIDDEN  # as grouped_attention takes it
+            self.padding, self.mask = padding, mask if boolean else additive(mask, dtype)
         return self.mask
 
     def _weights(self, query, key, mask):

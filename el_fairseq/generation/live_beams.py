@@ -125,9 +125,9 @@ class LiveBeams:
         scores, tokens, rows, _ = candidates
         ends = self.ends
         if ended is not None:
-            kept = (~ended).nonzero().squeeze(1)
-            self._keep(kept)
-            rows, ends, scores, tokens = rows[kept], ends[kept], scores[kept], tokens[kept]
+            staying = (~ended).nonzero().squeeze(1)
+            self._prune_others(staying)
+            rows, ends, scores, tokens = rows[staying], ends[staying], scores[staying], tokens[staying]
         ends[:, : self.beam_size] |= self.ignored
         # Candidates that go on come first, each group in the order of the search.
         rank = self._candidates[: ends.size(1)] + ends.long() * 2 * self.beam_size
@@ -148,10 +148,10 @@ class LiveBeams:
             self.tokens[:, step + 1] = tokens
             self.scores[:, step] = scores
 
-    def _keep(self, kept):
-        self.search.prune_sentences(kept)
-        self.bsz = kept.numel()
-        self.ids, self.sample_ids = self.ids[kept], self.sample_ids[kept]
-        self.src_lengths, self.ignored = self.src_lengths[kept], self.ignored[kept]
+    def _prune_others(self, staying):
+        self.search.prune_sentences(staying)
+        self.bsz = staying.numel()
+        self.ids, self.sample_ids = self.ids[staying], self.sample_ids[staying]
+        self.src_lengths, self.ignored = self.src_lengths[staying], self.ignored[staying]
         if self.prefix_tokens is not None:
-            self.prefix_tokens = self.prefix_tokens[kept]
+            self.prefix_tokens = self.prefix_tokens[staying]

@@ -171,14 +171,14 @@ def _joint_packed_weight(linears):
 class _PackedWeight:
     """What was ``made`` of some tensors, which are kept with it: no other object can have their numbers meanwhile."""
 
-    def __init__(self, sources, made):
-        self.sources, self.which, self.made = sources, _which(sources), made
-        self.views = [_some(source) for source in sources]
+    def __init__(self, weights, made):
+        self.weights, self.which, self.made = weights, _which(weights), made
+        self.views = [_some(weight) for weight in weights]
         self.seen = torch.cat(self.views)
 
-    def is_of(self, sources):
+    def is_of(self, weights):
         """Whether these are the same tensors, unchanged as far as PyTorch knows."""
-        return self.which == _which(sources)
+        return self.which == _which(weights)
 
     def is_true(self):
         """Whether the tensors hold what they held, in the numbers that are compared."""
