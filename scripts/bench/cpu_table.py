@@ -63,7 +63,8 @@ def parse_args(argv):
 def command_of(name, args):
     """The arguments of bench_decode.py for a shape; None where it needs a checkpoint that is not given."""
     rounds = 1 if name.startswith(LONG) else args.rounds
-    command = [*SHAPES[name].split(), "--rounds", str(rounds), "--label", name, "--resume", "--json", os.path.relpath(args.json, ROOT)]
+    rows = os.path.relpath(args.json, ROOT)
+    command = [*SHAPES[name].split(), "--rounds", str(rounds), "--label", name, "--resume", "--json", rows]
     if not name.startswith("trained"):
         return [*command, "--peer", "ctranslate2"]
     if args.trained is None:
