@@ -155,7 +155,7 @@ class ELSequenceGenerator(SequenceGenerator):
         if live.is_plain(step, max_len):  # what is no number is left to ``_search``
             if self.unk_penalty:
                 lprobs.select(1, self.unk).sub_(self.unk_penalty)
-            return lprobs.index_fill_(1, live.never(step), -math.inf)
+            return lprobs.index_fill_(1, live.forbidden(step), -math.inf)
         if self.lm_model is not None:
             lm_out = self.lm_model(live.tokens[:, : step + 1])
             lm_lprobs = self.lm_model.get_normalized_probs(lm_out, log_probs=True, sample=None)

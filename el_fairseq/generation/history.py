@@ -12,6 +12,7 @@ class History:
 
     def __init__(self):
         self.parents: list[torch.Tensor] = []  # of the rows after each step: [n], rows before it
+        self.attended: list[torch.Tensor] = []  # the same, but for rows that were replaced: as ``attention`` goes
         self.tokens: list[torch.Tensor] = []  # [n]
         self.scores: list[torch.Tensor] = []  # [n], cumulative
         self.attention: list[torch.Tensor] = []  # of each step: [n, S], or nothing if the model returns none
@@ -19,6 +20,7 @@ class History:
     def append(self, parents: torch.Tensor, tokens: torch.Tensor, scores: torch.Tensor) -> None:
         """The rows after one more step."""
         self.parents.append(parents)
+        self.attended.append(parents)
         self.tokens.append(tokens)
         self.scores.append(scores)
 
@@ -28,7 +30,7 @@ class History:
             self.attention.append(attention)
 
     def replace_rows(self, rows: torch.Tensor) -> None:
-        """Row ``i`` has now the past that row ``rows[i]`` had."""
+        """Row ``i`` has now the tokens and scores that row ``rows[i]`` had; attention of its own, as in fairseq."""
         for column in (self.parents, self.tokens, self.scores):
             if column:
                 column[-1] = column[-1].index_select(0, rows)
@@ -60,6 +62,8 @@ class History:
         del self.attention[ends[0] :]  # of steps after all of them
         columns: tuple[list, list, list] = ([], [], [])
         counts, alive, current = [], 0, rows[:0]
+        attending = current
+        replaced = any(own is not parent for own, parent in zip(self.attended, self.parents))
         for step in reversed(range(ends[0])):
             known = alive
             while alive < len(ends) and ends[alive] > step:
@@ -68,12 +72,16 @@ class History:
             if known:
                 chosen = torch.cat((self.tokens[step].index_select(0, current), chosen))
                 cumulative = torch.cat((self.scores[step].index_select(0, current), cumulative))
+                attending = self.attended[step].index_select(0, attending) if replaced else None
                 current = self.parents[step].index_select(0, current)
-            current = torch.cat((current, rows[known:alive])) if alive > known else current
+            if alive > known:
+                attending = torch.cat((attending, rows[known:alive])) if replaced else None
+                current = torch.cat((current, rows[known:alive]))
             columns[0].append(chosen)
             columns[1].append(cumulative)
             if self.attention:  # of a step it is given up as soon as it is followed, so that it is not kept twice
-                columns[2].append(self.attention.pop().index_select(0, current).float())
+                read = attending if replaced else current
+                columns[2].append(self.attention.pop().index_select(0, read).float())
             counts.append(alive)
         return tuple(self._by_hypothesis(column, counts, lengths, order) for column in columns)
 
@@ -85,4 +93,6 @@ class History:
         first = torch.tensor([0, *counts]).cumsum(0)[:-1].flip(0)  # where each step begins
         rank = torch.empty_like(order).index_copy_(0, order, torch.arange(order.numel()))
         inside = torch.arange(first.numel()) < lengths.unsqueeze(1)  # [h, T]
-        return torch.cat(column).cpu()[(first + rank.unsqueeze(1))[inside]]
+        joined = torch.cat(column)
+        column.clear()
+        return joined.cpu()[(first + rank.unsqueeze(1))[inside]]

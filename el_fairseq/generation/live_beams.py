@@ -46,20 +46,20 @@ class LiveBeams:
         self.may_be_padding = True  # the last tokens
         self.history = History()
         self.whole_rows, self.tokens, self.scores = plan.whole_rows, None, None
-        self.may_look = device.type == "cpu" and not plan.prune_late  # at values, without waiting for a device
+        self.by_groups = plan.by_groups
         if plan.whole_rows:
             self.tokens = torch.full((rows.numel(), max_len + 2), generator.pad, dtype=torch.long, device=device)
             self.tokens[:, 0] = self.last
             self.scores = torch.zeros(rows.numel(), max_len + 1, device=device)
         self.prefix_tokens, self.src_lengths = prefix_tokens, src_lengths
         self.ignored = torch.zeros(self.bsz, self.beam_size, dtype=torch.bool, device=device)
-        self.some_ignored = False  # where one may look
+        self.some_ignored = False  # known where candidates are found by groups
         self.ends = None  # [b, candidates], set at each step
         self.length = 0  # tokens that the beams had before the first step
         suppressed = generator.token_indices_to_suppress
-        never = [generator.pad, *([] if suppressed is None else suppressed.tolist())]
-        self._never = torch.tensor(never, device=device)
-        self._never_yet = torch.tensor([*never, generator.eos], device=device)  # before ``min_len``
+        forbidden = [generator.pad, *([] if suppressed is None else suppressed.tolist())]
+        self._forbidden = torch.tensor(forbidden, device=device)
+        self._forbidden_at_first = torch.tensor([*forbidden, generator.eos], device=device)  # before ``min_len``
         self._min_len = generator.min_len
         self._first_rows = torch.arange(0, rows.numel(), self.beam_size, device=device).unsqueeze(1)  # of sentences
         self._candidates = torch.arange(2 * self.beam_size, device=device)
@@ -85,26 +85,26 @@ class LiveBeams:
             self.scores = self.scores.to(dtype)
 
     def is_plain(self, step, max_len):
-        """Whether this step has no rules but for tokens that are never taken, and the search's look is at the best of
-        each group of log-probabilities (``best_of_rows``)."""
-        return self.may_look and not self.whole_rows and 0 < step < max_len
+        """Whether the candidates of this step are found by groups (``best_of_rows``): its only rules are forbidden
+        tokens."""
+        return self.by_groups and 0 < step < max_len
 
     def newest(self, step):
         """What the decoder step is given."""
         whole = self.tokens[:, : step + 1] if self.whole_rows else None
         return NewestTokens(self.last, step + 1, whole, self.may_be_padding)
 
-    def never(self, step):
+    def forbidden(self, step):
         """Tokens that no beam may go on with, ``[n]``."""
-        return self._never_yet if step < self._min_len else self._never
+        return self._forbidden_at_first if step < self._min_len else self._forbidden
 
     def row_of(self, beams):
         """Row numbers of ``beams [b, n]``."""
         return beams + self._first_rows[: self.bsz]
 
     def take_first_beams(self, sentences):
-        """In ``sentences``, ``[b]`` booleans, all beams are now what the first was, as fairseq has it where a prefix
-        ends: ``tokens`` and ``scores`` are so already."""
+        """In ``sentences``, ``[b]`` booleans, all beams have the tokens and scores of the first now, as in fairseq
+        where a prefix ends: ``tokens`` and ``scores`` are so already."""
         rows = torch.arange(self.last.numel(), device=self.last.device).view(self.bsz, -1)
         rows = torch.where(sentences.unsqueeze(1), rows[:, :1], rows).view(-1)
         self.last_scores = self.last_scores.index_select(0, rows)
@@ -133,7 +133,7 @@ class LiveBeams:
         rank = self._candidates[: ends.size(1)] + ends.long() * 2 * self.beam_size
         rank, chosen = torch.topk(rank, k=self.beam_size, dim=1, largest=False)
         self.ignored = rank >= 2 * self.beam_size
-        self.some_ignored = self.may_look and bool(self.ignored.any())
+        self.some_ignored = self.by_groups and bool(self.ignored.any())
         order = rows.gather(1, chosen).view(-1)
         self._append(step, order, tokens.gather(1, chosen).view(-1), scores.gather(1, chosen).view(-1))
         self.may_be_padding = True

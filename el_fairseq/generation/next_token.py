@@ -76,8 +76,7 @@ class NextToken:
     def _buffer_of(self, rows, features):
         """The first ``[rows, V]`` of the buffer; as far apart as ``best_of_rows`` wants them, where it reads them."""
         if self.buffer is None or self.buffer.size(0) < rows:
-            by_groups = features.device.type == "cpu" and not self.plan.whole_rows
-            width = row_width(self.vocabulary) if by_groups else self.vocabulary
+            width = row_width(self.vocabulary) if self.plan.by_groups else self.vocabulary
             self.buffer = features.new_empty(rows, width, dtype=LOG_SOFTMAX_DTYPE)
             self.buffer[:, self.vocabulary :] = -math.inf
         return self.buffer[:rows, : self.vocabulary]

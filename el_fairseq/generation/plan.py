@@ -37,6 +37,7 @@ from el_fairseq.generation.free_memory import free_memory
 from el_fairseq.generation.prefill import why_no_prefill
 from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
+from el_fairseq.ops import has_groups
 from el_fairseq.stock import has_stock_method, is_plain_dropout, is_plain_linear, log_once
 
 logger = details_logger(__name__)
@@ -56,6 +57,7 @@ class BatchPlan(NamedTuple):
     capture: Capture | None  # steps are replayed as CUDA graphs that this captures
     prefill: bool  # prefixes are read in one pass
     prune_late: bool  # sentences that have ended leave by halves
+    by_groups: bool  # the search looks at the best of each group of log-probabilities, and decides without waiting
     whole_rows: bool  # all tokens and scores of each beam are kept in order, instead of back-pointers alone
 
 
@@ -76,6 +78,7 @@ def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | Non
     capture: Capture | None = None
     caches: list[CacheGroup | None] = [None] * ensemble.models_size
     whole_rows = why_whole_rows(generator, no_fast_step, no_prefill, prefix_tokens)
+    no_groups = whole_rows or why_no_groups(unwrapped(ensemble.single_model).decoder.output_projection.weight, beams)
     no_graphs: str | None = "prefill"
     if no_prefill is not None:
         device = next(ensemble.single_model.parameters(), torch.empty(0)).device
@@ -90,6 +93,7 @@ def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | Non
         ("steps on the fast path", no_fast_step),
         ("steps as CUDA graphs", None if capture else no_graphs),
         ("back-pointers alone", whole_rows),
+        ("candidates by groups", no_groups),
     ):
         explain(what if reason is None else f"not {what}: {reason}")
     if no_fast_step is not None:
@@ -104,6 +108,7 @@ def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | Non
         capture=capture,
         prefill=no_prefill is None,
         prune_late=prune_late,
+        by_groups=no_groups is None and not prune_late,
         whole_rows=whole_rows is not None,
     )
 
@@ -229,6 +234,20 @@ def why_no_one_product(ensemble: Any) -> str | None:
         if not has_stock_method(part, name, *owners):
             return f"{type(part).__name__}.{name} is not stock's"
     return None
+
+
+def why_no_groups(weight: torch.Tensor, beams: int) -> str | None:
+    """Why the search looks at all log-probabilities of beams, or None.
+
+    Args:
+        weight: ``[V, D]``, of the output layer.
+        beams: M.
+    """
+    if weight.device.type != "cpu":
+        return f"no measurement on {weight.device.type}"
+    if weight.dtype not in (torch.float32, torch.float64):
+        return f"equal numbers are frequent in {weight.dtype}"
+    return None if has_groups(weight.size(0), beams, 2 * beams) else f"a vocabulary of {weight.size(0)}"
 
 
 def why_whole_rows(

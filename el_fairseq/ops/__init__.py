@@ -18,7 +18,7 @@ from el_fairseq.ops.ngram import block_repeated_ngrams_
 from el_fairseq.ops.prefix import prefix_attention
 from el_fairseq.ops.sdpa import grouped_sdpa
 from el_fairseq.ops.shared_kv import shared_kv_attention
-from el_fairseq.ops.topk import best_of_rows, grouped_topk, row_width
+from el_fairseq.ops.topk import best_of_rows, grouped_topk, has_groups, row_width
 
 __all__ = [
     "additive",
@@ -29,6 +29,7 @@ __all__ = [
     "grouped_sdpa",
     "best_of_rows",
     "grouped_topk",
+    "has_groups",
     "hidden_attention",
     "merge_masks",
     "mhe_output",

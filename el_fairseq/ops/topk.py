@@ -21,10 +21,10 @@ def best_of_rows(x, offsets, k, sentences):
 
     Returns:
         The sums, descending, their columns and their rows, ``[b, k]`` each; None where ``torch.topk`` of all sums has
-        to decide: between equal numbers, where one is infinite or none, or where there are few.
+        to decide: between equal numbers, where one is NaN, where fewer than k are finite, or not ``has_groups``.
     """
     groups, rows = row_width(x.size(1)) // GROUP, x.size(0) // sentences
-    if k + 1 > LARGEST_SHARE * rows * groups or x.stride(0) != groups * GROUP:
+    if not has_groups(x.size(1), rows, k) or x.stride(0) != groups * GROUP:
         return None
     grouped = x.as_strided((x.size(0), groups, GROUP), (x.stride(0), GROUP, 1))
     largest = grouped.amax(dim=2).add_(offsets.unsqueeze(1))  # [N, groups]
@@ -40,6 +40,11 @@ def best_of_rows(x, offsets, k, sentences):
     group = chosen.gather(1, which >> GROUP_BITS)
     place = torch.add(which & (GROUP - 1), group, alpha=GROUP)  # in N rows of groups·GROUP
     return best[:, :k], place % (groups * GROUP), place // (groups * GROUP)
+
+
+def has_groups(size, rows, k):
+    """Whether ``best_of_rows`` finds the k largest of ``rows`` rows of ``size`` numbers by looking at few of them."""
+    return k + 1 <= LARGEST_SHARE * rows * (row_width(size) // GROUP)
 
 
 def row_width(size):

@@ -142,7 +142,8 @@ class ELTaskMixin(StockTask):
             warn_of_not_finite(models, _path_of(command))
             prepare_to_read(_input_of(command))
         self.convert(models)
-        TUNER.fixed = str(getattr(self._options, "el_products", "tuned")) == "fixed"
+        if str(getattr(self._options, "el_products", "tuned")) == "fixed":
+            TUNER.fixed = True  # of the process, from now on
         generator = twin_of(super().build_generator(models, args, *rest, **kwargs))
         if command is not None and self._options.el_tensorboard and isinstance(generator, ELSequenceGenerator):
             generator.statistics.log_to(_folder_of_shard(self._options.el_tensorboard, command.distributed_training))

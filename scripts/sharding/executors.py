@@ -146,7 +146,7 @@ class SubmititWorkers:
         done = subprocess.run(query, capture_output=True, text=True)
         if done.returncode != 0 and "Invalid job id" not in done.stderr:  # it has forgotten jobs that ended long ago
             return dict.fromkeys((job.job_id for job in self.jobs.values()), "UNKNOWN")  # no answer: ask later
-        return dict(line.split() for line in done.stdout.splitlines())
+        return dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
 
     def stop(self):
         for job in self.jobs.values():

@@ -271,3 +271,15 @@ def test_continuations_of_rows_that_lie_apart():
     apart, dense = wide[:, :65], wide[:, :65].contiguous()
     for found, expected in zip(*(best_continuations(x.view(3, 2, 65), scores, 4) for x in (apart, dense))):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("prefix", [[[7, 8, 2]], [[7, 2, 1], [7, 8, 9]]], ids=["one", "two"])
+def test_the_attention_of_a_prefix_that_ends_its_sentence(prefix):
+    """fairseq gives all beams the tokens of the first one then, and leaves each its own attention."""
+    words = dictionary(30)
+    model, search = build_model("transformer", words, seed=4, gain=2.0), {"beam_size": 3, "max_len_b": 8}
+    sample, prefix = batch(words, [9, 4][: len(prefix)]), torch.tensor(prefix)
+    expected = SequenceGenerator([model], words, **search).generate([model], sample, prefix_tokens=prefix)
+    ours = ELSequenceGenerator([enable_el_attention(model)], words, **search)
+    assert_same_hypotheses(ours.generate([model], sample, prefix_tokens=prefix), expected)

@@ -41,11 +41,16 @@ def test_paths_are_what_moves_with_the_beams(seed, attends):
 
 
 def test_rows_that_were_replaced():
+    """They have the tokens and scores of others, and their own attention."""
     history = History()
-    history.append(torch.tensor([0, 0]), torch.tensor([5, 6]), torch.tensor([-1.0, -2.0]))
+    history.add_attention(torch.tensor([[1.0], [2.0]]))
+    history.append(torch.tensor([0, 1]), torch.tensor([5, 6]), torch.tensor([-1.0, -2.0]))
     history.replace_rows(torch.tensor([0, 0]))
-    tokens, scores, _ = history.follow([1, 1], torch.tensor([0, 1]), torch.tensor([2, 2]), torch.tensor([-3.0, -3.0]))
+    history.add_attention(torch.tensor([[3.0], [4.0]]))
+    ends = torch.tensor([0, 1]), torch.tensor([2, 2]), torch.tensor([-3.0, -3.0])
+    tokens, scores, attention = history.follow([1, 1], *ends)
     assert tokens.tolist() == [5, 2, 5, 2] and scores.tolist() == [-1, -3, -1, -3]
+    assert attention.flatten().tolist() == [1, 3, 2, 4]
 
 
 def test_a_history_that_begins_with_a_prefix():

@@ -28,7 +28,7 @@ def no_gradients():
 def next_token_of(ensemble, temperature):
     one_product = why_no_one_product(ensemble) is None
     fast = one_product and why_no_fast_step(ensemble.single_model.decoder) is None
-    plan = BatchPlan(one_product, fast, [None] * ensemble.models_size, None, False, False, whole_rows=True)
+    plan = BatchPlan(one_product, fast, [None] * ensemble.models_size, None, False, False, False, whole_rows=True)
     return NextToken(ensemble, temperature, plan)
 
 

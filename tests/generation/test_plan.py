@@ -136,3 +136,12 @@ def test_the_generator_shares_it(options, shared, monkeypatch):
     generator = ELSequenceGenerator([model], words, **{"beam_size": 3, "max_len_b": 5, **options})
     generator.generate(None, batch(words, [5, 3]))
     assert bool(caches) == shared
+
+
+def test_candidates_by_groups_where_that_is_less_work():
+    for types, dtype, reason in (
+        (30000, torch.float32, None),
+        (30000, torch.bfloat16, "equal numbers are frequent in torch.bfloat16"),
+        (1000, torch.float32, "a vocabulary of 1000"),
+    ):
+        assert module.why_no_groups(torch.empty(types, 1, dtype=dtype), 5) == reason

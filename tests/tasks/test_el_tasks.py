@@ -73,12 +73,15 @@ def test_the_default_is_auto():
 
 def test_products_are_tuned_or_fixed(monkeypatch):
     monkeypatch.setattr(TUNER, "fixed", False)
-    for value in ("fixed", "tuned"):
-        task = build_task("el_translation", el_products=value)
+    for options, fixed in (
+        ({}, False),
+        ({"el_products": "tuned"}, False),
+        ({"el_products": "fixed"}, True),
+        ({}, True),
+    ):
+        task = build_task("el_translation", **options)
         task.build_generator([build_model("transformer", WORDS)], GenerationConfig())
-        assert TUNER.fixed == (value == "fixed")
-    build_task("el_translation").build_generator([build_model("transformer", WORDS)], GenerationConfig())
-    assert not TUNER.fixed
+        assert TUNER.fixed == fixed  # of the process, from then on
 
 
 def test_generators_that_are_not_stocks_own_stay_what_they_are():
