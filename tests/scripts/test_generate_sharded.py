@@ -71,6 +71,7 @@ def test_a_stopped_run_goes_on(data, model, expected, tmp_path):
     assert sharded.done().items() >= before.items()
 
 
+@pytest.mark.long
 def test_workers_end_with_their_driver(data, model, expected, tmp_path):
     sharded = Sharded(data, model, tmp_path)
     process = sharded.start()
