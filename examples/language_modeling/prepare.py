@@ -2,15 +2,15 @@
 """Text for language models, one paragraph or sentence a line, ready for fairseq-preprocess --only-source.
 
 Corpora: wikitext-2, ptb, wikitext-103. Downloaded from a public source, or taken from --data-dir. Checksums are
-compared with those that stand here; of a file that has none, the first is kept in OUT/sha256 and compared from then on.
---train valid trains on the validation part, for a run of minutes: it is then split, its last tenth validates.
+compared with those that stand here; of a file that has none, the first is kept in OUT/CHECKSUMS and compared from then
+on. --train valid trains on the validation part, for a run of minutes: it is then split, its last tenth validates.
 """
 
 import argparse
-import hashlib
-import urllib.request
 import zipfile
 from pathlib import Path
+
+from examples.downloads import obtain
 
 PARTS = ("train", "valid", "test")
 GITHUB = "https://raw.githubusercontent.com"
@@ -29,48 +29,20 @@ SHA256 = {
 }
 
 
-def fetch(corpus, part, folder):
-    """Download one part to ``folder``, as PART.txt."""
-    url = SOURCES[corpus].format(part)
-    target = folder / (Path(url).name if url.endswith(".zip") else f"{part}.txt")
-    if not target.exists():
-        print(f"downloading {url}", flush=True)
-        partial = target.with_suffix(".part")
-        urllib.request.urlretrieve(url, partial)
-        partial.rename(target)
-    if target.suffix == ".zip":
-        partial = folder / f"{part}.part"
-        with zipfile.ZipFile(target) as archive:
-            partial.write_bytes(archive.read(ARCHIVED.format(part)))
-        partial.rename(folder / f"{part}.txt")
-
-
-def check(path, name, recorded):
-    """Compare the checksum of ``path`` with the one known by ``name``, or else with the one in the file ``recorded``.
-
-    The first checksum of a name that has none is written there. SystemExit where they differ.
-    """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    lines = recorded.read_text().splitlines() if recorded.exists() else []
-    known = SHA256.get(name) or dict(line.split()[::-1] for line in lines).get(name)
-    if known is None:
-        recorded.write_text("".join(f"{line}\n" for line in [*lines, f"{found}  {name}"]))
-        print(f"{path}: SHA-256 {found}, kept in {recorded} to compare the next time with")
-    elif found != known:
-        raise SystemExit(f"{path}: SHA-256 is {found}, not {known}; remove it and fetch it again")
-
-
-def lines_of(corpus, part, folder, download, recorded):
-    """The lines of one part, whose checksum is compared (``check``)."""
-    path, extracted = folder / f"{part}.txt", folder / EXTRACTED.format(part)
-    if download and not path.exists():
-        fetch(corpus, part, folder)
-    elif extracted.exists():
+def lines_of(corpus, part, folder, download, record):
+    """The lines of one part, whose checksum is compared (``obtain``)."""
+    path, extracted, address = folder / f"{part}.txt", folder / EXTRACTED.format(part), SOURCES[corpus].format(part)
+    if extracted.exists() and not path.exists():
         path = extracted
-    if not path.exists():
-        raise SystemExit(f"--data-dir {folder}: there is no {path.name} (nor {extracted.name})")
-    check(path, f"{corpus}/{part}", recorded)
+    elif address.endswith(".zip") and download and not path.exists():
+        archive = Path(address).name
+        obtain({archive: address}, folder, SHA256, record, download)
+        partial = path.with_suffix(".part")
+        with zipfile.ZipFile(folder / archive) as file:
+            partial.write_bytes(file.read(ARCHIVED.format(part)))
+        partial.rename(path)
+    known = {path.name: SHA256[f"{corpus}/{part}"]} if f"{corpus}/{part}" in SHA256 else {}
+    obtain({path.name: address}, folder, known, record, download)
     return path.read_text(encoding="utf-8").splitlines()
 
 
@@ -87,8 +59,8 @@ def main():
     raw = args.data_dir or args.out / "raw"
     raw.mkdir(exist_ok=True)
     needed = [part for part in PARTS if part != "train" or args.train == "train"]
-    download, recorded = args.data_dir is None, args.out / "sha256"
-    text = {part: lines_of(args.corpus, part, raw, download, recorded) for part in needed}
+    download, record = args.data_dir is None, args.out / "CHECKSUMS"
+    text = {part: lines_of(args.corpus, part, raw, download, record) for part in needed}
     if args.train == "valid":
         cut = len(text["valid"]) * 9 // 10
         text["train"], text["valid"] = text["valid"][:cut], text["valid"][cut:]

@@ -7,11 +7,11 @@ the training part, dict.txt, which holds all its pieces, and raw.test.question, 
 """
 
 import argparse
-import hashlib
-import urllib.request
 from pathlib import Path
 
 import sentencepiece
+
+from examples.downloads import obtain
 
 SOURCE = "https://raw.githubusercontent.com/xinyadu/nqg/master/data/processed"
 SIDES = {"sentence": "src", "question": "tgt"}
@@ -24,27 +24,9 @@ SHA256 = {
 
 
 def lines_of(name, folder, download, record):
-    """The lines of one file.
-
-    Its checksum is compared with the one above, or else with that of the first time, which the file ``record`` keeps.
-    """
-    path = folder / name
-    if not path.exists() and download:
-        print(f"downloading {name}", flush=True)
-        partial = path.with_suffix(".part")
-        urllib.request.urlretrieve(f"{SOURCE}/{name}", partial)
-        partial.rename(path)
-    if not path.exists():
-        raise SystemExit(f"--data-dir {folder}: there is no {name}")
-    first_seen = dict(line.split()[::-1] for line in record.read_text().splitlines()) if record.exists() else {}
-    found, known = hashlib.sha256(path.read_bytes()).hexdigest(), SHA256.get(name) or first_seen.get(name)
-    if known is None:
-        print(f"{name}: SHA-256 {found}; there is none to compare it with, {record} keeps this one for later runs")
-        with record.open("a") as file:
-            file.write(f"{found}  {name}\n")
-    elif found != known:
-        raise SystemExit(f"{path}: SHA-256 is {found}, not {known}; remove it and fetch it again")
-    return [line.strip() for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
+    """The lines of one file, whose checksum is compared (``obtain``)."""
+    obtain({name: f"{SOURCE}/{name}"}, folder, SHA256, record, download)
+    return [line.strip() for line in (folder / name).read_text(encoding="utf-8").removesuffix("\n").split("\n")]
 
 
 def pairs_of(part, folder, download, record):

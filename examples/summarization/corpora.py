@@ -3,7 +3,6 @@
 import hashlib
 import json
 import tarfile
-import urllib.request
 from pathlib import PurePosixPath
 
 STORIES = (  # a copy of the archives of cs.nyu.edu/~kcho/DMQA that needs no browser
@@ -44,35 +43,6 @@ SHA256 = {  # as published: huggingface/datasets (dataset_infos.json), tensorflo
 ENDS = (".", "!", "?", "'", "`", '"', "\u2019", "\u201d", ")")
 LINKS = {"Share this with", "Email", "Facebook", "Messenger", "Twitter", "Pinterest", "WhatsApp", "Linkedin"}
 LINKS |= {"LinkedIn", "Copy this link", "These are external links and will open in a new window"}
-
-
-def obtain(names, folder, out, download):
-    """Fetch what is missing in ``folder``, and compare checksums.
-
-    A file without a published checksum has that of the first time, which ``out/CHECKSUMS`` keeps for later runs.
-    """
-    recorded = {}
-    record = out / "CHECKSUMS"
-    if record.exists():
-        recorded = {name: known for known, name in (line.split() for line in record.read_text().splitlines())}
-    for name, url in names.items():
-        path = folder / name
-        if not path.exists() and download:
-            print(f"downloading {name}", flush=True)
-            partial = path.with_name(f"{name}.part")
-            urllib.request.urlretrieve(url, partial)
-            partial.rename(path)
-        if not path.exists():
-            raise SystemExit(f"--data-dir {folder}: there is no {name} (from {url})")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        expected = SHA256.get(name) or recorded.get(name)
-        if expected is None:
-            print(f"{name}: SHA-256 {found}; no checksum of it is published: {record} keeps this one for later runs")
-            with record.open("a") as file:
-                file.write(f"{found}  {name}\n")
-        elif found != expected:
-            raise SystemExit(f"{path}: SHA-256 is {found}, not {expected}; remove it and fetch it again")
 
 
 def dialogsum(folder, parts):

@@ -18,6 +18,8 @@ from pathlib import Path
 import sentencepiece
 from fairseq.data.encoders.gpt2_bpe_utils import get_encoder
 
+from examples.downloads import obtain
+
 from . import corpora
 
 PARTS = ("train", "valid", "test")
@@ -47,7 +49,7 @@ def load(corpus, parts, data_dir, out):
         folder.mkdir(exist_ok=True)
         unused = {f"all_{part.replace('valid', 'val')}.txt" for part in set(PARTS) - set(parts)}
         names = {name: url for name, url in corpora.FILES[corpus].items() if name not in unused}
-        corpora.obtain(names, folder, out, download=data_dir is None)
+        obtain(names, folder, corpora.SHA256, out / "CHECKSUMS", download=data_dir is None)
         pairs = getattr(corpora, corpus)(folder, parts)
     for part, texts in pairs.items():
         if not texts:
@@ -91,7 +93,7 @@ def gpt2_pieces(data_dir, out):
     for name in names:
         if data_dir and (data_dir / name).exists():
             (folder / name).write_bytes((data_dir / name).read_bytes())
-    corpora.obtain(names, folder, out, download=data_dir is None)
+    obtain(names, folder, corpora.SHA256, out / "CHECKSUMS", download=data_dir is None)
     bpe = get_encoder(str(folder / "encoder.json"), str(folder / "vocab.bpe"))
     return lambda text: map(str, bpe.encode(text))
 

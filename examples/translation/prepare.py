@@ -10,25 +10,29 @@ text), and no pair is left out for its length.
 
 import argparse
 import gzip
-import hashlib
 import re
 import tarfile
-import urllib.request
 from pathlib import Path
 
 import sentencepiece
+
+from examples.downloads import obtain
 
 LANGUAGES = ("en", "de")
 MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
 STATMT = "https://www.statmt.org"
 FILES = {
-    "multi30k": {f"{part}.{lang}.gz": MULTI30K for part in ("train", "val", "test_2016_flickr") for lang in LANGUAGES},
-    "iwslt14": {"de-en.tgz": "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14"},
+    "multi30k": {
+        f"{part}.{lang}.gz": f"{MULTI30K}/{part}.{lang}.gz"
+        for part in ("train", "val", "test_2016_flickr")
+        for lang in LANGUAGES
+    },
+    "iwslt14": {"de-en.tgz": "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz"},
     "wmt14": {
-        "training-parallel-europarl-v7.tgz": f"{STATMT}/wmt13",
-        "training-parallel-commoncrawl.tgz": f"{STATMT}/wmt13",
-        "training-parallel-nc-v9.tgz": f"{STATMT}/wmt14",
-        "test-full.tgz": f"{STATMT}/wmt14",
+        "training-parallel-europarl-v7.tgz": f"{STATMT}/wmt13/training-parallel-europarl-v7.tgz",
+        "training-parallel-commoncrawl.tgz": f"{STATMT}/wmt13/training-parallel-commoncrawl.tgz",
+        "training-parallel-nc-v9.tgz": f"{STATMT}/wmt14/training-parallel-nc-v9.tgz",
+        "test-full.tgz": f"{STATMT}/wmt14/test-full.tgz",
     },
 }
 SHA256 = {
@@ -40,25 +44,6 @@ SHA256 = {
     "test_2016_flickr.de.gz": "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
 }
 VOCABULARY = {"multi30k": 4000, "iwslt14": 10000, "wmt14": 32000}
-
-
-def obtain(corpus, folder, download):
-    """Fetch what is missing, and compare checksums; where none is recorded, print it, so that a later run can be."""
-    for name, url in FILES[corpus].items():
-        path = folder / name
-        if not path.exists() and download:
-            print(f"downloading {name}", flush=True)
-            partial = path.with_suffix(".part")
-            urllib.request.urlretrieve(f"{url}/{name}", partial)
-            partial.rename(path)
-        if not path.exists():
-            raise SystemExit(f"--data-dir {folder}: there is no {name}")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if name not in SHA256:
-            print(f"{name}: SHA-256 {found} (none is recorded here to compare it with)")
-        elif found != SHA256[name]:
-            raise SystemExit(f"{path}: SHA-256 is {found}, not {SHA256[name]}; remove it and fetch it again")
 
 
 def multi30k(folder):
@@ -129,7 +114,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     raw = args.data_dir or args.out / "raw"
     raw.mkdir(exist_ok=True)
-    obtain(args.corpus, raw, download=args.data_dir is None)
+    obtain(FILES[args.corpus], raw, SHA256, args.out / "CHECKSUMS", download=args.data_dir is None)
     parts = dict(
         zip(("train", "valid", "test"), {"multi30k": multi30k, "iwslt14": iwslt14, "wmt14": wmt14}[args.corpus](raw))
     )

@@ -25,13 +25,13 @@ def test_a_small_run_trains_on_the_validation_part(load, tmp_path, monkeypatch, 
 
 def test_damaged_and_missing_files_are_named(load, tmp_path):
     prepare = load("language_modeling/prepare")
-    options = {"download": False, "recorded": tmp_path / "sha256"}
+    options = {"download": False, "record": tmp_path / "CHECKSUMS"}
     with pytest.raises(SystemExit, match="there is no test.txt"):
         prepare.lines_of("ptb", "test", tmp_path, **options)
     (tmp_path / "test.txt").write_text("other")
     with pytest.raises(SystemExit, match=r"test.txt: SHA-256 is \w+, not dd65dff3"):
         prepare.lines_of("ptb", "test", tmp_path, **options)
-    assert not options["recorded"].exists()
+    assert not options["record"].exists()
 
 
 def test_an_archive_is_downloaded_once_and_checked_from_then_on(load, tmp_path, monkeypatch, capsys):
@@ -42,11 +42,11 @@ def test_an_archive_is_downloaded_once_and_checked_from_then_on(load, tmp_path, 
     monkeypatch.setitem(prepare.SOURCES, "wikitext-103", (tmp_path / "wikitext-103-v1.zip").as_uri())
     monkeypatch.setattr(sys, "argv", ["prepare.py", str(tmp_path / "out"), "--corpus", "wikitext-103"])
     prepare.main()
-    assert capsys.readouterr().out.count("kept in") == 3
+    assert capsys.readouterr().out.count("no checksum of it is published") == 4
     prepare.main()
-    assert "downloading" not in (printed := capsys.readouterr().out) and "kept in" not in printed
+    assert "downloading" not in (printed := capsys.readouterr().out) and "is published" not in printed
     assert (tmp_path / "out/train").read_text() == "\n= train @-@ é =\n"
-    assert (tmp_path / "out/sha256").read_text().splitlines()[2].endswith("  wikitext-103/test")
+    assert (tmp_path / "out/CHECKSUMS").read_text().splitlines()[3].endswith("  test.txt")
     (tmp_path / "out/raw/valid.txt").write_text("cut off")
     with pytest.raises(SystemExit, match=r"valid.txt: SHA-256 is \w+, not \w+; remove it"):
         prepare.main()
@@ -55,7 +55,7 @@ def test_an_archive_is_downloaded_once_and_checked_from_then_on(load, tmp_path, 
 def test_an_extracted_archive_is_taken_as_it_is(load, tmp_path):
     prepare = load("language_modeling/prepare")
     (tmp_path / "wiki.valid.tokens").write_text("some text\n")
-    lines = prepare.lines_of("wikitext-103", "valid", tmp_path, download=False, recorded=tmp_path / "sha256")
+    lines = prepare.lines_of("wikitext-103", "valid", tmp_path, download=False, record=tmp_path / "CHECKSUMS")
     assert lines == ["some text"]
 
 

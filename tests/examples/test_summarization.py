@@ -141,28 +141,6 @@ def test_text_in_lines_is_cut_into_pieces_of_gpt2(prepare, converted, bpe, tmp_p
         prepare(tmp_path / "out", *options)
 
 
-def test_checksums(corpora, tmp_path, capsys):
-    def obtain():
-        corpora.obtain({"a.txt": "http://x/a.txt"}, tmp_path, tmp_path, download=False)
-
-    with pytest.raises(SystemExit, match="there is no a.txt .from http://x/a.txt."):
-        obtain()
-    (tmp_path / "a.txt").write_text("first")
-    obtain()
-    assert "no checksum of it is published" in capsys.readouterr().out
-    obtain()
-    assert capsys.readouterr().out == ""
-    subprocess.run(["sha256sum", "--check", "CHECKSUMS"], cwd=tmp_path, check=True, capture_output=True)
-    (tmp_path / "a.txt").write_text("second")
-    with pytest.raises(
-        SystemExit, match=r"a.txt: SHA-256 is 16367aac\w+, not a7937b64\w+; remove it and fetch it again"
-    ):
-        obtain()
-    corpora.SHA256["a.txt"] = "published"
-    with pytest.raises(SystemExit, match="not published"):
-        obtain()
-
-
 def test_the_table_takes_the_best_of_the_references(load, tmp_path, monkeypatch, capsys):
     stock = "H-1\t-0.1\tx\nD-1\t-0.1\ta b\nH-0\t-0.1\ty\nD-0\t-0.1\tc d\n"
     timing = "INFO: Translated 2 sentences (5 tokens) in 1.5s (1.00 sentences/s)\n"
