@@ -6,19 +6,20 @@
 set_options() {
     case $1 in
         small)
-            TASKS="mr:2 subj:2 sst-2:2 trec:6" ARCH=mhe_roberta_prenorm
+            TASKS="mr:2 subj:2 sst-2:2 trec:6" ARCH=mhe_roberta
             MODEL=(--encoder-layers 4 --encoder-embed-dim 128 --encoder-ffn-embed-dim 512 --encoder-attention-heads 4
                 --max-positions 128 --dropout 0.1 --attention-dropout 0 --optimizer adam --adam-betas '(0.9, 0.98)'
                 --weight-decay 0.01 --clip-norm 1.0)
-            PRETRAINING=(--tokens-per-sample 128 --max-tokens 4096 --lr 0.002 --warmup-updates 150 --max-update 1500
-                --total-num-update 1500)
+            # a sentence a sample, as in fine-tuning: with 128 tokens in a row models learn much later to look around
+            PRETRAINING=(--sample-break-mode eos --tokens-per-sample 127 --shorten-method truncate --max-tokens 2048
+                --dropout 0 --lr 0.002 --warmup-updates 150 --max-update 3000 --total-num-update 3000)
             FINE_TUNING=(--batch-size 32 --lr 0.0005 --max-epoch 3)
             ;;
         full)
             TASKS="sst-2:2 rte:2 qnli:2 mnli:3 qqp:2" ARCH=mhe_roberta_base
             MODEL=(--max-positions 512 --dropout 0.1 --attention-dropout 0.1 --optimizer adam --adam-betas '(0.9, 0.98)'
                 --adam-eps 1e-06 --weight-decay 0.01 --clip-norm 0.0 --fp16)
-            PRETRAINING=(--tokens-per-sample 512 --batch-size 16 --update-freq 16 --lr 0.0005 --warmup-updates 10000
+            PRETRAINING=(--sample-break-mode complete --tokens-per-sample 512 --batch-size 16 --update-freq 16 --lr 0.0005 --warmup-updates 10000
                 --max-update 125000 --total-num-update 125000)
             FINE_TUNING=(--batch-size 32 --lr 1e-05 --max-epoch 10)
             ;;

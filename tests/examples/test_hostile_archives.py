@@ -82,6 +82,6 @@ def test_of_a_zip_file_only_the_named_part_is_written(name, load, inside, monkey
     with zipfile.ZipFile(inside / "corpus.zip", "w") as archive:
         archive.writestr(name.format("evil"), "evil")
         archive.writestr("wikitext-103/wiki.test.tokens", "text")
-    prepare.fetch("wikitext-103", "test", inside)
-    assert sorted(path.name for path in inside.iterdir()) == ["corpus.zip", "test.txt"]
+    assert prepare.lines_of("wikitext-103", "test", inside, download=True, record=inside / "CHECKSUMS") == ["text"]
+    assert sorted(path.name for path in inside.iterdir()) == ["CHECKSUMS", "corpus.zip", "test.txt"]
     assert (inside / "test.txt").read_text() == "text"

@@ -1,0 +1,36 @@
+"""Retention and gain per parameter, by hand."""
+
+import pytest
+import retention
+
+TABLE = "variant,parameters,accuracy,bleu\nmha,400,80,32\nmhe-mul,200,78,24\nsha,100,75,20\n"
+
+
+def test_both_are_computed_for_each_score(tmp_path, capsys):
+    (tmp_path / "table.csv").write_text(TABLE)
+    retention.main([str(tmp_path / "table.csv")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| variant | parameters | accuracy | accuracy: retention | accuracy: gain | bleu |")
+    assert lines[2:] == [
+        "| mha | 400 | 80.00 | 100.0 % | 0.022 | 32.00 | 100.0 % | 0.200 |",  # (80/75 - 1) / 3, (32/20 - 1) / 3
+        "| mhe-mul | 200 | 78.00 | 97.5 % | 0.040 | 24.00 | 75.0 % | 0.200 |",  # (78/75 - 1) / 1, (24/20 - 1) / 1
+        "| sha | 100 | 75.00 | 93.8 % | - | 20.00 | 62.5 % | - |",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("variant,accuracy\nmha,80\n", "the header has to be variant,parameters,SCORE"),
+        ("variant,parameters,accuracy\nmha,400,80\n", "there is no sha"),
+        ("variant,parameters,accuracy\nmha,400,high\n", "line 2: a value that is no number"),
+        ("variant,parameters,accuracy\nmha,400\n", "line 2: a value that is no number"),
+        ("variant,parameters,accuracy\nmha,400,80,1\n", "line 2: a value that is no number"),
+        ("variant,parameters,accuracy\nmha,0,80\n", "line 2: parameters and scores are more than 0"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, capsys, text, message):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(SystemExit):
+        retention.main([str(tmp_path / "table.csv")])
+    assert message in capsys.readouterr().err
