@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced by the other scripts: what a configuration is.
 
-# For CONFIG: its tasks with their numbers of classes in TASKS, the architecture in ARCH, and the options of fairseq-train,
-# those of the model and of both trainings in MODEL, those of pretraining in PRETRAINING, those of fine-tuning in FINE_TUNING.
+# For CONFIG: its tasks with their numbers of classes in TASKS, the architecture in ARCH, and options of fairseq-train: in
+# MODEL those of the model and of both trainings, in PRETRAINING and FINE_TUNING those of one.
 set_options() {
     case $1 in
         small)
@@ -11,16 +11,16 @@ set_options() {
                 --max-positions 128 --dropout 0.1 --attention-dropout 0 --optimizer adam --adam-betas '(0.9, 0.98)'
                 --weight-decay 0.01 --clip-norm 1.0)
             # a sentence a sample, as in fine-tuning: with 128 tokens in a row models learn much later to look around
-            PRETRAINING=(--sample-break-mode eos --tokens-per-sample 127 --shorten-method truncate --max-tokens 2048
-                --dropout 0 --lr 0.002 --warmup-updates 150 --max-update 3000 --total-num-update 3000)
+            PRETRAINING=(--sample-break-mode eos --tokens-per-sample 128 --skip-invalid-size-inputs-valid-test
+                --max-tokens 2048 --dropout 0 --lr 0.002 --warmup-updates 150 --max-update 3000 --total-num-update 3000)
             FINE_TUNING=(--batch-size 32 --lr 0.0005 --max-epoch 3)
             ;;
         full)
             TASKS="sst-2:2 rte:2 qnli:2 mnli:3 qqp:2" ARCH=mhe_roberta_base
             MODEL=(--max-positions 512 --dropout 0.1 --attention-dropout 0.1 --optimizer adam --adam-betas '(0.9, 0.98)'
                 --adam-eps 1e-06 --weight-decay 0.01 --clip-norm 0.0 --fp16)
-            PRETRAINING=(--sample-break-mode complete --tokens-per-sample 512 --batch-size 16 --update-freq 16 --lr 0.0005 --warmup-updates 10000
-                --max-update 125000 --total-num-update 125000)
+            PRETRAINING=(--sample-break-mode complete --tokens-per-sample 512 --batch-size 16 --update-freq 16
+                --lr 0.0005 --warmup-updates 10000 --max-update 125000 --total-num-update 125000)
             FINE_TUNING=(--batch-size 32 --lr 1e-05 --max-epoch 10)
             ;;
         *)
