@@ -216,7 +216,7 @@ def test_check_lossless_fails_where_scores_drift(data, checkpoint):
     assert re.search(r"NOT lossless in float32: a score drifts by \S+, more than --max-drift 0", output)
 
 
-@pytest.mark.parametrize("level", [None, "INFO", "DEBUG"])
+@pytest.mark.parametrize("level", [*(pytest.param(level, marks=pytest.mark.long) for level in (None, "INFO")), "DEBUG"])
 def test_the_plan_is_logged_where_fairseqs_log_level_asks_for_it(level, data, checkpoint, monkeypatch):
     """Some modules of fairseq set the level of all logs to DEBUG when they are imported."""
     monkeypatch.delenv("LOGLEVEL", raising=False)

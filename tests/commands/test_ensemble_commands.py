@@ -30,7 +30,10 @@ def path(data, tmp_path_factory):
     return lambda models: ":".join(map(one, models.split(":")))
 
 
-@pytest.mark.parametrize("models", ["transformer:bart", "el_transformer:lstm", "mhe:transformer:el_transformer"])
+@pytest.mark.parametrize(
+    "models",
+    ["transformer:bart", pytest.param("el_transformer:lstm", marks=pytest.mark.long), "mhe:transformer:el_transformer"],
+)
 def test_an_ensemble_prints_what_stock_prints(data, path, models):
     expected = generate(data, path(models), STOCK)
     assert len(lines_of(expected, "H")) == 120

@@ -81,6 +81,7 @@ def test_with_the_sources_of_fairseqs_last_main(data, trained, evil, tmp_path):
     assert (tmp_path / "ran").exists()
 
 
+@pytest.mark.long
 def test_training_resumes_with_the_sources_of_fairseqs_last_main(data, trained, tmp_path):
     options = f"{TINY} --optimizer adam --lr 0.005 --max-tokens 800 --max-update 32 --disable-validation"
     output = last_main("train", data, f"{options} --restore-file {trained}/checkpoint_last.pt --save-dir {tmp_path}")

@@ -189,6 +189,7 @@ def test_a_converted_gpt2_summarizes(shell, corpus, converted):
     check_summaries(printed, corpus / "out")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_tiny_gpt2_is_trained_and_summarizes(shell, corpus):
     out = corpus / "out"

@@ -41,6 +41,7 @@ def read_only(tmp_path):
     folder.chmod(0o755)
 
 
+@pytest.mark.long
 def test_sharded_generation_goes_on_when_there_is_room_again(data, checkpoint, tmp_path):
     """Units grow with their sentences, and the first ones have room."""
     sharded = Sharded(data, checkpoint, tmp_path, shards=1, options=f"{SEARCH} --units 4")

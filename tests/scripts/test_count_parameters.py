@@ -38,7 +38,7 @@ def test_every_formula_is_what_its_module_has(n, d):
 
 @pytest.mark.parametrize(
     "arch, attentions",
-    [("transformer_tiny", 3), ("mhe_transformer_lm --decoder-layers 2", 1), ("roberta", 1)],
+    [("transformer_tiny", 3), ("mhe_transformer_lm --decoder-layers 2", 1), ("roberta --encoder-layers 2", 1)],
 )
 def test_the_table(arch, attentions, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["count_parameters.py", "--arch", *arch.split(), "--vocabulary", "100"])

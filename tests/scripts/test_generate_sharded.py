@@ -53,6 +53,7 @@ def test_a_killed_worker_loses_only_its_unit(data, model, expected, tmp_path):
     assert re.search(r"^60 sentences of 2 shards in \d+ s: .*/generate-test.txt$", printed, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on(data, model, expected, tmp_path):
     sharded = Sharded(data, model, tmp_path)
     process = sharded.start()
@@ -89,6 +90,7 @@ def test_workers_end_with_their_driver(data, model, expected, tmp_path):
     assert sharded.done().items() >= before.items()
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_leaves_nothing_and_binds_to_nothing(data, model, tmp_path):
     damaged = tmp_path / "model.pt"
     damaged.write_bytes(model.read_bytes()[:-100])
@@ -99,6 +101,7 @@ def test_a_damaged_checkpoint_leaves_nothing_and_binds_to_nothing(data, model, t
     assert not sharded.merged.exists() and not sharded.pids()
 
 
+@pytest.mark.long
 def test_sampling_is_the_same_however_it_is_cut(data, model, tmp_path):
     sampling = "--sampling --sampling-topk 5 --seed 7 --min-len 1 --max-len-b 20"
     texts = []
@@ -139,6 +142,7 @@ def score_as_documented(merged, monkeypatch, capsys):
     return capsys.readouterr().out.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_the_score_is_that_of_one_process(data, model, tmp_path, monkeypatch, capsys):
     """More workers than units; a stock task; processes that load the data."""
     quick = "--min-len 1 --max-len-b 20"

@@ -35,7 +35,10 @@ def test_what_the_documents_name_is_there():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["bench_decode.py", "count_parameters.py", "fuzz.py"])
+@pytest.mark.parametrize(
+    "script",
+    ["bench_decode.py", *(pytest.param(name, marks=pytest.mark.long) for name in ("count_parameters.py", "fuzz.py"))],
+)
 def test_a_script_works_from_any_folder(script, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, ROOT / "scripts" / script, "--help"]
@@ -44,7 +47,9 @@ def test_a_script_works_from_any_folder(script, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["scripts.bench.state", "examples.summarization.table"])
+@pytest.mark.parametrize(
+    "module", ["scripts.bench.state", pytest.param("examples.summarization.table", marks=pytest.mark.long)]
+)
 def test_a_module_works_from_the_checkout(module):
     done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "usage:" in done.stdout, done.stderr

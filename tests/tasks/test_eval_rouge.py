@@ -32,7 +32,7 @@ def validate(data, folder, *options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_training_logs_what_generation_scores(processes, data, tmp_path):
     options = [
         f"""--eval-rouge --eval-rouge-args {{"beam":2,"max_len_b":20}} {ROUGE}""",
