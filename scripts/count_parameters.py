@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import checkout
 import torch
 from bench.dictionary import dictionary
+from bench.parameters import FORMULAS
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, build_model
 from fairseq.models.roberta import RobertaModel
 
@@ -21,13 +22,6 @@ import el_fairseq
 from el_fairseq.convert.attention_variant import VARIANTS
 from el_fairseq.convert.attentions import attentions_of
 
-FORMULAS = {
-    "mha": ("3n²d²", lambda n, d: 3 * n**2 * d**2),
-    "mhe-mul": ("3nd² + 3nd", lambda n, d: 3 * n * d**2 + 3 * n * d),
-    "mhe-add": ("3nd² + 3nd", lambda n, d: 3 * n * d**2 + 3 * n * d),
-    "mqa": ("n²d² + 2nd²", lambda n, d: n**2 * d**2 + 2 * n * d**2),
-    "sha": ("3nd²", lambda n, d: 3 * n * d**2),
-}
 PLACES = {"encoder": "encoder self", "decoder": "decoder self", "cross": "cross"}
 
 

@@ -1,7 +1,9 @@
-"""Figures from the benchmarks' rows: throughput against batch size, memory against source length.
+"""Figures from the benchmarks: throughput by batch size, memory by source length, attention variants by heads.
 
 Usage: python -m scripts.bench.plot throughput OUT.png ROWS.jsonl [--label LABEL]    rows of bench_decode.py
        python -m scripts.bench.plot memory OUT.png ROWS.jsonl                        rows of bench.state
+       python -m scripts.bench.plot training OUT.png ROWS.jsonl                      rows of bench.training
+       python -m scripts.bench.plot parameters OUT.png                               from the formulas
 
 Where memory ran out a cross on the axis says so.
 """
@@ -10,10 +12,13 @@ import argparse
 import logging
 from pathlib import Path
 
+from .parameters import FORMULAS
 from .rows import read_rows
 
 # One colour for one thing in all figures. On a CPU, auto is shared; on a GPU it is on.
 COLOURS = {"stock": "C0", "shared": "C1", "auto": "C2", "on": "C3", "ctranslate2": "C4", "transformers": "C5"}
+COLOURS |= {"mha": "C0", "mhe": "C3", "mhe-mul": "C3", "mhe-add": "C6", "mqa": "C1", "sha": "C2"}
+HEADS = (1, 2, 4, 8, 16, 32)
 NAMES = {"shared": "keys and values shared by the beams", "on": "EL-attention", "per-beam": "keys and values per beam"}
 
 
@@ -50,6 +55,35 @@ def memory(rows, path):
     _save(figure, path)
 
 
+def parameters(rows, path):
+    """Parameters of Q, K and V against the heads: with heads of one width, and with a model of one width."""
+    figure, axes = _panels(2)
+    shapes = {
+        "heads of width d = 64, D = n · d": lambda n: 64,
+        "a model of width D = 1024, d = D / n": lambda n: 1024 // n,
+    }
+    for axis, (title, width) in zip(axes, shapes.items()):
+        for variant, (_, formula) in FORMULAS.items():
+            if variant != "mhe-add":  # as mhe-mul
+                _line(axis, variant.replace("-mul", ""), [(n, formula(n, width(n))) for n in HEADS], [])
+        _finish(axis, title, "heads n", "parameters of Q, K and V")
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:,.0f}")
+    _save(figure, path)
+
+
+def training(rows, path):
+    """Time of a training step, and MiB kept for the backward pass, against the heads."""
+    figure, axes = _panels(2)
+    for axis, (key, unit) in zip(axes, (("ms", "ms a step"), ("mib", "MiB kept for the backward pass"))):
+        for variant in dict.fromkeys(row["variant"] for row in rows):
+            found = {row["heads"]: row[key] for row in rows if row["variant"] == variant}  # the last of several
+            _line(axis, variant, sorted(found.items()), [])
+        _finish(axis, f"{rows[0]['arch']}, {rows[0]['layers']} layers", "heads n", unit)
+        axis.set_ylim(bottom=0)
+    _save(figure, path)
+
+
 def _panels(count):
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     import matplotlib
@@ -67,6 +101,7 @@ def _panels(count):
 
 def _line(axis, name, points, out_of_memory):
     style = {"color": COLOURS.get(name, "C7"), "label": NAMES.get(name, name)}
+    style["linestyle"] = "--" if name == "sha" else "-"  # MHE has hardly more parameters
     axis.plot(*zip(*points) if points else ([], []), marker="o", **style)
     for x in out_of_memory:
         axis.plot(x, 0, marker="x", color=style["color"], transform=axis.get_xaxis_transform(), clip_on=False)
@@ -91,17 +126,24 @@ def _save(figure, path):
     pyplot.close(figure)
 
 
+KINDS = {"throughput": throughput, "memory": memory, "training": training, "parameters": parameters}
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["throughput", "memory"])
+    parser.add_argument("kind", choices=list(KINDS))
     parser.add_argument("out", type=Path, metavar="OUT.png")
-    parser.add_argument("rows", type=Path, metavar="ROWS.jsonl")
+    parser.add_argument("rows", type=Path, nargs="?", metavar="ROWS.jsonl")
     parser.add_argument("--label", help="only rows with this label")
     args = parser.parse_args(argv)
-    rows = [row for row in read_rows(args.rows) if args.label is None or row["label"] == args.label]
-    if not rows:
+    if (args.rows is None) != (args.kind == "parameters"):
+        parser.error(f"{args.kind} reads {'no' if args.rows else 'a file of'} rows")
+    rows = (
+        [row for row in read_rows(args.rows) if args.label is None or row["label"] == args.label] if args.rows else []
+    )
+    if args.rows and not rows:
         parser.error(f"{args.rows} has no rows" + (f" with the label {args.label}" if args.label else ""))
-    {"throughput": throughput, "memory": memory}[args.kind](rows, args.out)
+    KINDS[args.kind](rows, args.out)
     print(f"{args.out}: {len(rows)} rows")
 
 
