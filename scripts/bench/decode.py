@@ -7,9 +7,10 @@ Usage: bench_decode.py [--arch base] [--batch 64] [--source 25] [--tokens 25] [-
 
 Weights are random, sentences have lengths between --shortest and --source, and every hypothesis runs to --tokens, where
 options say nothing else. For a language model the source is the prompt. Options with several values, comma-separated,
-make a table of all combinations. --arch takes any stock architecture of transformer, bart or transformer_lm, and base,
-big, big_270m, gpt2_small, gpt2_medium and gpt2_large, these three with the shapes of OpenAI's models (fairseq's names
-are one size off: its transformer_lm_gpt has the shape of GPT-2 small, its transformer_lm_gpt2_small of GPT-2 medium).
+make a table of all combinations. --arch takes any stock architecture of transformer, bart or transformer_lm, and small
+(the shape of examples/translation), base, big, big_270m, gpt2_small, gpt2_medium and gpt2_large, these three with the
+shapes of OpenAI's models (fairseq's names are one size off: its transformer_lm_gpt has the shape of GPT-2 small, its
+transformer_lm_gpt2_small of GPT-2 medium). base/mhe-mul is base with that attention variant, and so on.
 
 Modes: values of --el-attention; "shared", keys and values once a sentence on any device; "mixed", that for
 cross-attention, and hidden states for self-attention; "eager", auto without CUDA graphs. A speed is printed only

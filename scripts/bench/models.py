@@ -1,7 +1,7 @@
 """What the benchmarks decode: models of named shapes with random weights, or a checkpoint; and batches for them."""
 
 from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -9,9 +9,11 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import data_utils
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, FairseqLanguageModel
+from fairseq.models import build_model as build_model_of_config
 from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
+from el_fairseq.convert.attention_variant import VARIANTS
 from el_fairseq.generation.out_of_memory import is_out_of_memory
 
 from .dictionary import dictionary
@@ -29,9 +31,15 @@ class Shape:
     types: int = None
 
 
+SMALL = {
+    f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in (("layers", 3), ("embed_dim", 128))
+}
+SMALL |= {"encoder_ffn_embed_dim": 512, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+
 # fairseq names its GPT-2 shapes one size too small: its transformer_lm_gpt2_small has the shape of GPT-2 medium.
 SHAPES = {
     "base": Shape("transformer"),
+    "small": Shape("transformer", SMALL, types=4000),  # that of examples/translation
     "big": Shape("transformer_wmt_en_de_big"),
     # 270M parameters as the EL paper's question generation has, whose shape is not published: BERT's vocabulary
     "big_270m": Shape("transformer_wmt_en_de_big", {"share_all_embeddings": False}, types=30522),
@@ -42,10 +50,19 @@ SHAPES = {
 
 
 def shape_of(name):
-    """The shape of a short name, or an architecture with its own defaults. Raises ValueError for any other name."""
-    if name not in SHAPES and name not in ARCH_MODEL_REGISTRY:
-        raise ValueError(f"--arch {name}: no architecture of fairseq, and none of {', '.join(SHAPES)}")
-    return SHAPES.get(name, Shape(name))
+    """The shape of a short name, or an architecture with its own defaults; ``NAME/VARIANT``: its ``mhe_`` twin.
+
+    Raises ValueError for any other name.
+    """
+    plain, _, variant = name.partition("/")
+    if plain not in SHAPES and plain not in ARCH_MODEL_REGISTRY:
+        raise ValueError(f"--arch {plain}: no architecture of fairseq, and none of {', '.join(SHAPES)}")
+    shape = SHAPES.get(plain, Shape(plain))
+    if not variant:
+        return shape
+    if variant not in VARIANTS or f"mhe_{shape.arch}" not in ARCH_MODEL_REGISTRY:
+        raise ValueError(f"--arch {name}: an architecture with an mhe_ twin, and behind / one of {', '.join(VARIANTS)}")
+    return replace(shape, arch=f"mhe_{shape.arch}", options={**shape.options, "attention_variant": variant})
 
 
 def is_language_model(arch):
@@ -68,7 +85,10 @@ def build_model(shape, task):
     args = Namespace(arch=shape.arch, **options)
     ARCH_CONFIG_REGISTRY[shape.arch](args)
     torch.manual_seed(1)
-    return ARCH_MODEL_REGISTRY[shape.arch].build_model(args, task).eval()
+    build = (
+        build_model_of_config if "attention_variant" in shape.options else ARCH_MODEL_REGISTRY[shape.arch].build_model
+    )
+    return build(args, task).eval()
 
 
 def load(path, data):
