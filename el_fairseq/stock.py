@@ -32,6 +32,7 @@ PLAIN = {  # the classes that a stock Transformer is built of, beside its layers
     LearnedPositionalEmbedding,
     SinusoidalPositionalEmbedding,
 }
+PLAIN_WEIGHTS = {nn.Parameter, torch.Tensor}  # other classes of tensors may be quantized, or compute by themselves
 if has_fused_layernorm:
     from fairseq.modules.layer_norm import FusedLayerNorm
 
@@ -53,7 +54,7 @@ def is_plain_linear(module: Any) -> bool:
     """Whether calling ``module`` is one product with a dense weight, which may be read past it."""
     if type(module) is not nn.Linear or not is_unhooked(module):
         return False
-    return type(module.weight) in (nn.Parameter, torch.Tensor)
+    return type(module.weight) in PLAIN_WEIGHTS
 
 
 def is_plain_dropout(module: Any) -> bool:

@@ -115,7 +115,7 @@ class ELSequenceGenerator(SequenceGenerator):
                     session.reorder(order, False)
                 continue
             ended = self._finish(step, candidates, live, finished)
-            all_ended, prune = pruning.due(ended)
+            all_ended, prune = (False, False) if ended is None else pruning.due(ended)
             if step == max_len or all_ended:
                 break
             order = live.advance(step, candidates, ended if prune else None)
@@ -210,7 +210,8 @@ class ELSequenceGenerator(SequenceGenerator):
         return Candidates(scores, tokens, live.row_of(beams), none_ends=False)
 
     def _finish(self, step, candidates, live, finished):
-        """Store the candidates that end and return which sentences, ``[b]``, have all their hypotheses."""
+        """Store the candidates that end and return which sentences, ``[b]``, have all their hypotheses; None where it is
+        known that nothing ends."""
         scores, tokens, rows, _ = candidates
         live.ends = tokens.eq(self.eos) & scores.ne(-math.inf)
         live.ends[:, : self.beam_size] &= ~live.ignored
@@ -219,7 +220,8 @@ class ELSequenceGenerator(SequenceGenerator):
         normalized = top / (step + 1) ** self.len_penalty if self.normalize_scores else top
         if self.match_source_len:
             normalized = normalized.masked_fill((step > live.src_lengths).unsqueeze(1), -math.inf)
-        finished.add(step, ended, live.ids, rows[:, : self.beam_size], top, normalized)
+        if not finished.add(step, ended, live.ids, rows[:, : self.beam_size], top, normalized):
+            return None
         return finished.count[live.ids] == self.beam_size
 
 

@@ -36,9 +36,12 @@ class FinishedHypotheses:
             rows: ``[b, M]``, the row each candidate continues.
             cumulative: ``[b, M]``, their log-probabilities, summed up.
             scores: ``[b, M]``, of them as whole hypotheses.
+
+        Returns:
+            Whether anything ends; True where that is not known.
         """
         if self.waits and not bool(ended.any()):
-            return
+            return False
         slot = self.count[ids].unsqueeze(1) + ended.cumsum(dim=1) - 1
         stored = ended & (slot < self.beams)
         chosen = stored.nonzero(as_tuple=True) if self.waits else _all_places(stored)
@@ -47,6 +50,7 @@ class FinishedHypotheses:
         self.scores[place], self.cumulative[place] = scores[chosen].double(), cumulative[chosen].double()
         self.steps[place], self.rows[place] = step, rows[chosen]
         self.count.index_add_(0, sentence, stored[chosen].long())
+        return True
 
     def to_lists(self, history, dtype):
         """For each sentence its hypotheses, best first, as fairseq's dictionaries of CPU tensors.
