@@ -210,8 +210,8 @@ class ELSequenceGenerator(SequenceGenerator):
         return Candidates(scores, tokens, live.row_of(beams), none_ends=False)
 
     def _finish(self, step, candidates, live, finished):
-        """Store the candidates that end and return which sentences, ``[b]``, have all their hypotheses; None where it is
-        known that nothing ends."""
+        """Store the candidates that end, and return which sentences, ``[b]``, have all their hypotheses; None
+        where nothing ends."""
         scores, tokens, rows, _ = candidates
         live.ends = tokens.eq(self.eos) & scores.ne(-math.inf)
         live.ends[:, : self.beam_size] &= ~live.ignored

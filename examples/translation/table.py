@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""The table of attention variants, from the logs that train.sh and speed.sh left in a folder (Markdown)."""
+"""The tables of attention variants, from what compare.sh left in a folder, in Markdown: scores, then costs; or CSV.
+
+Each number of scores is the mean over the seeds that a variant has in common with mha, ± the largest distance of a seed
+from it. Logs from before --lenpen was chosen have BLEU alone.
+"""
 
 import argparse
 import json
@@ -7,8 +11,11 @@ import re
 import statistics
 from pathlib import Path
 
+from scripts.retention import retention
+
 VARIANTS = ["mha", "mhe-mul", "mhe-add", "mqa", "sha"]
 BATCH = 64  # sentences; the decoder state in the logs is that of the largest batch
+SIGNIFICANCE = "significance.json"  # of significance.py
 
 
 def number(pattern, text, where):
@@ -20,17 +27,24 @@ def number(pattern, text, where):
 
 
 def read_run(path):
-    """What one summary.log says."""
+    """What one summary.log says; ``None`` for what a log from before has not."""
     text = path.read_text()
-    bleu = json.loads(re.search(r"^bleu: (.*)$", text, re.MULTILINE).group(1))
+    (line,) = re.findall(r"^(?:bleu|scores): (.*)$", text, re.MULTILINE)
+    scores = json.loads(line)
+    scores = {each["name"]: each for each in (scores if isinstance(scores, list) else [scores])}
+    bleu, chrf = scores["BLEU"], next((each for name, each in scores.items() if name.startswith("chrF")), None)
+    nll = {part: re.search(rf"valid on '{part}' subset \|.* nll_loss ([\d.]+) ", text) for part in ("valid", "test")}
     return {
         "attention": number(r"attention variant .*: ([\d,]+) parameters in", text, path),
         "all": number(r"num\. shared model params: [\d,]+ \(num\. trained: ([\d,]+)\)", text, path),
-        "updates": max(int(n) for n in re.findall(r"num_updates (\d+)", text)),
         "state": number(r"decoder state: peak ([\d.]+) MiB", text, path),
         "stock_state": number(r"stock would keep ([\d.]+) MiB", text, path),
-        "bleu": bleu["score"],
-        "signature": f"BLEU|{bleu['signature']}",
+        "valid nll": nll["valid"] and float(nll["valid"][1]),
+        "test nll": nll["test"] and float(nll["test"][1]),
+        "BLEU": bleu["score"],
+        "brevity penalty": float(re.search(r"BP = ([\d.]+)", bleu["verbose_score"])[1]),
+        "chrF": chrf and chrf["score"],
+        "signatures": {f"{name}|{each['signature']}" for name, each in scores.items()},
     }
 
 
@@ -51,43 +65,114 @@ def by_seed(folder, name):
     return {int(path.parent.name[len(name) + 1 :]): read_run(path) for path in paths}
 
 
-def rows(folder, names):
-    """A list of cells for each variant that has runs."""
-    runs = {name: by_seed(folder, name) for name in names}
-    for name, found in runs.items():
-        seeds = sorted(set(found) & set(runs["mha"]))
-        if not seeds:
-            continue
-        first, scores = found[seeds[0]], [found[seed]["bleu"] for seed in seeds]
-        base = statistics.mean(runs["mha"][seed]["bleu"] for seed in seeds)
-        speed, peak = read_speed(folder / "speed", name)
+class Results:
+    """``runs[name][seed]``, for seeds that a variant shares with mha, and how sure differences are."""
+
+    def __init__(self, folder, names):
+        found = {name: by_seed(folder, name) for name in names}
+        self.base = found["mha"]
+        if not self.base:
+            raise SystemExit(f"{folder}: no mha-*/summary.log, which the others are compared with; run train.sh first")
+        self.runs = {name: {s: runs[s] for s in sorted(runs) if s in self.base} for name, runs in found.items()}
+        self.runs = {name: runs for name, runs in self.runs.items() if runs}
+        path = folder / SIGNIFICANCE
+        self.significance = json.loads(path.read_text()) if path.exists() else {}
+
+    def values(self, name, column):
+        """Of each seed; an empty list where one has none."""
+        values = [run[column] for run in self.runs[name].values()]
+        return [] if None in values else values
+
+    def mean(self, name, column):
+        """None where a run has none."""
+        values = self.values(name, column)
+        return statistics.mean(values) if values else None
+
+    def retention(self, name, column):
+        """Of the mean, against mha with the same seeds, or None."""
+        mean, base = self.mean(name, column), [self.base[seed][column] for seed in self.runs[name]]
+        return None if mean is None or None in base else retention(mean, statistics.mean(base))
+
+
+def spread(values, digits):
+    """``mean ± the largest distance from it``."""
+    if not values:
+        return "-"
+    mean = statistics.mean(values)
+    return f"{mean:.{digits}f}" + (f" ± {max(abs(x - mean) for x in values):.{digits}f}" if len(values) > 1 else "")
+
+
+def percent(part):
+    return "-" if part is None else f"{100 * part:.1f} %"
+
+
+def print_table(header, rows):
+    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+def scores_of(results):
+    """The rows of the first table."""
+    for name, runs in results.runs.items():
+        first, sure = next(iter(runs.values())), results.significance.get(name, {})
         yield [
             name,
             f"{first['attention']:,.0f} / {first['all']:,.0f}",
-            ", ".join(f"{score:.1f}" for score in scores),
-            f"{100 * statistics.mean(scores) / base:.1f} %",
-            "-" if speed is None else f"{speed:,.0f}",
-            "-" if peak is None else f"{peak:,.0f} MiB",
-            f"{1024 * first['state'] / BATCH:,.0f} KiB",
+            str(len(runs)),
+            *(spread(results.values(name, column), 3) for column in ("valid nll", "test nll")),
+            spread(results.values(name, "BLEU"), 1),
+            spread(results.values(name, "brevity penalty"), 2),
+            spread(results.values(name, "chrF"), 1),
+            f"{percent(results.retention(name, 'BLEU'))}, {percent(results.retention(name, 'chrF'))}",
+            ", ".join(f"{sure[seed]['BLEU']['p']:.3f}" for seed in sorted(sure)) or "-",
         ]
 
 
+def costs_of(results, folder):
+    """The rows of the second table."""
+    for name, runs in results.runs.items():
+        speed, peak = read_speed(folder / "speed", name)
+        states = [1024 * run["state"] / BATCH for run in runs.values()]
+        yield [
+            name,
+            "-" if speed is None else f"{speed:,.0f}",
+            "-" if peak is None else f"{peak:,.0f} MiB",
+            f"{statistics.mean(states):,.0f} KiB",
+        ]
+
+
+def markdown(results, folder):
+    parts = ["validation nll", "test nll", "BLEU", "brevity penalty", "chrF", "retention: BLEU, chrF", "p by seed"]
+    print_table(["variant", "parameters: attention / all", "seeds", *parts], scores_of(results))
+    signatures = sorted(set().union(*(run["signatures"] for run in results.base.values())))
+    print("\nRetention: against mha with the same seeds. p: paired bootstrap of BLEU against mha.")
+    print(f"{', '.join(signatures)}\n")
+    print_table(["variant", "tokens/s", "peak RAM", "decoder state"], costs_of(results, folder))
+    stock = min(run["stock_state"] for run in results.base.values())
+    print(f"\nDecoder state a sentence (beam 5); stock's own generator keeps {1024 * stock / BATCH:,.0f} KiB for mha.")
+
+
+def as_csv(results):
+    """What scripts/retention.py reads."""
+    columns = [column for column in ("BLEU", "chrF") if results.mean("mha", column) is not None]
+    print(",".join(["variant", "parameters", *columns]))
+    for name, runs in results.runs.items():
+        means = [f"{results.mean(name, column):.4f}" for column in columns]
+        print(",".join([name, f"{next(iter(runs.values()))['attention']:.0f}", *means]))
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the OUT of compare.sh")
     parser.add_argument("--also", nargs="*", default=[], metavar="NAME", help="further runs, by the NAME of train.sh")
+    parser.add_argument("--csv", action="store_true", help="what scripts/retention.py reads")
     args = parser.parse_args()
-    baseline = by_seed(args.folder, "mha")
-    if not baseline:
-        raise SystemExit(f"{args.folder}: no mha-*/summary.log, which the others are compared with; run train.sh first")
-    header = ["variant", "parameters: attention / all", "BLEU", "retention", "tokens/s", "peak RAM", "decoder state"]
-    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
-    for row in rows(args.folder, [*VARIANTS, *args.also]):
-        print("| " + " | ".join(row) + " |")
-    signatures = sorted({run["signature"] for run in baseline.values()})
-    print(f"\nBLEU, one score a seed; retention against mha with the same seeds. {', '.join(signatures)}")
-    stock = min(run["stock_state"] for run in baseline.values())
-    print(f"Decoder state a sentence (beam 5); stock's own generator keeps {1024 * stock / BATCH:,.0f} KiB for mha.")
+    results = Results(args.folder, [*VARIANTS, *args.also])
+    if args.csv:
+        as_csv(results)
+    else:
+        markdown(results, args.folder)
 
 
 if __name__ == "__main__":

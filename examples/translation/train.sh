@@ -11,7 +11,8 @@ usage: examples/translation/train.sh --variant VARIANT [--seed N] [--epochs N] [
                                      [-- FAIRSEQ-TRAIN OPTIONS...]
 
 Trains 3+3 layers of width 128 with 4 heads on OUT/bin (from prepare.sh; default OUT: results/multi30k): about 12
-minutes for 8 epochs on 2 cores. Everything is written to OUT/NAME-SEED; training resumes where it stopped.
+minutes for 8 epochs on 2 cores. Then it chooses --lenpen (1.0, 1.5, 2.0 or 2.5) by BLEU on the validation part,
+translates the test part, and scores it. Everything is written to OUT/NAME-SEED; training resumes where it stopped.
 OUT/NAME-SEED/summary.log is what table.py reads.
 
 --variant  mhe-mul, mhe-add, mqa, sha, mha, or stock (stock's own architecture)
@@ -37,20 +38,41 @@ set_options "$VARIANT"
 COMMAND=(fairseq-train "$OUT/bin" "${OPTIONS[@]}" --max-epoch "$EPOCHS" --seed "$SEED" --save-dir "$RUN/checkpoints"
     --tensorboard-logdir "$RUN/tensorboard" --log-interval 100 "${MORE[@]}")
 
+CHECKPOINT="$RUN/checkpoints/checkpoint_last.pt" LENPENS="1.0 1.5 2.0 2.5"
+
+translate() { # SUBSET LENPEN
+    fairseq-generate "$OUT/bin" --user-dir el_fairseq --task el_translation --path "$CHECKPOINT" --gen-subset "$1" --beam 5 \
+        --lenpen "$2" --batch-size 64 --required-batch-size-multiple 1 --remove-bpe sentencepiece --scoring sacrebleu \
+        >"$RUN/generate.$1.$2" 2>&1
+}
+
 if [[ ! -f $RUN/summary.log ]]; then
     echo "training $RUN (log: $RUN/train.log)"
     python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
-        sed -unE "s/.*epoch ([0-9]+):.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/epoch \1 of $EPOCHS, update \3, nll_loss \2/p"
-    fairseq-generate "$OUT/bin" --user-dir el_fairseq --task el_translation --path "$RUN/checkpoints/checkpoint_last.pt" \
-        --beam 5 --batch-size 64 --required-batch-size-multiple 1 --remove-bpe sentencepiece >"$RUN/generate.log" 2>&1
-    grep ^D- "$RUN/generate.log" | cut -c3- | sort -n | cut -f3 >"$RUN/hypotheses.de"
-    sacrebleu "$OUT/text/raw.test.de" -i "$RUN/hypotheses.de" -m bleu >"$RUN/bleu.json"
+        sed -unE "s/.*epoch ([0-9]+):.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/${NAME:-$VARIANT}-$SEED: epoch \1 of $EPOCHS, update \3, nll_loss \2/p"
+    fairseq-validate "$OUT/bin" --user-dir el_fairseq --task translation --criterion label_smoothed_cross_entropy \
+        --label-smoothing 0.1 --path "$CHECKPOINT" --valid-subset valid,test --batch-size 64 \
+        --required-batch-size-multiple 1 >"$RUN/validate.log" 2>&1
+    for lenpen in $LENPENS; do
+        translate valid "$lenpen"
+        echo "lenpen $lenpen: validation $(grep -o "BLEU = [0-9.]*" "$RUN/generate.valid.$lenpen")"
+    done | tee "$RUN/lenpen.log"
+    # the best on the validation part, of equals the smallest
+    LENPEN="$(sed -E 's/lenpen ([0-9.]+): .* = ([0-9.]+)/\2 \1/' "$RUN/lenpen.log" | sort -k1,1nr -k2,2n | head -1 | cut -d' ' -f2)"
+    translate test "$LENPEN"
+    grep ^D- "$RUN/generate.test.$LENPEN" | cut -c3- | sort -n | cut -f3 >"$RUN/hypotheses.de"
+    sacrebleu "$OUT/text/raw.test.de" -i "$RUN/hypotheses.de" -m bleu chrf >"$RUN/scores.json"
     {
         say_how "${COMMAND[@]}"
         grep -hE "attention variant|num\. shared model params|train \| epoch|measured:" "$RUN/train.log" | sed 's/^[^|]*|[^|]*| //'
-        grep -h "decoder state" "$RUN/generate.log" | cut -d'|' -f4-
-        echo "bleu: $(tr -d '\n' <"$RUN/bleu.json")"
+        grep -h "valid on" "$RUN/validate.log" | sed 's/^[^|]*|[^|]*| //'
+        cat "$RUN/lenpen.log"
+        echo "lenpen: $LENPEN"
+        grep -h "decoder state" "$RUN/generate.test.$LENPEN" | cut -d'|' -f4-
+        echo "scores: $(tr -d '\n' <"$RUN/scores.json")"
     } >"$RUN/summary.part"
     mv "$RUN/summary.part" "$RUN/summary.log"
 fi
-python -c 'import json, sys; bleu = json.load(open(sys.argv[1])); print("BLEU", bleu["score"], bleu["signature"])' "$RUN/bleu.json"
+grep "^lenpen: " "$RUN/summary.log"
+python -c 'import json, sys; print(*(x for each in json.load(open(sys.argv[1])) for x in (each["name"], each["score"])))' \
+    "$RUN/scores.json"

@@ -2,6 +2,8 @@
 
 import io
 import json
+import random
+import re
 import shutil
 import sys
 import tarfile
@@ -65,46 +67,94 @@ def test_a_damaged_file_is_named(load, tmp_path, monkeypatch):
         prepare.pair_up("iwslt14", ["a", "b"], ["c"])
 
 
-def write_run(folder, name, seed, bleu, parameters="60,000", state=32.0):
+def write_run(folder, name, seed, bleu, parameters="60,000", state=32.0, chrf=None, nll=(2.0, 2.5)):
     run = folder / f"{name}-{seed}"
     run.mkdir()
-    scores = {"name": "BLEU", "score": bleu, "signature": "nrefs:1|tok:13a"}
+    verbose = "67.2/41.5/28.2/19.3 (BP = 0.898 ratio = 0.903 hyp_len = 9 ref_len = 10)"
+    scores = [{"name": "BLEU", "score": bleu, "signature": "nrefs:1|tok:13a", "verbose_score": verbose}]
+    if chrf is not None:
+        scores.append({"name": "chrF2", "score": chrf, "signature": "nrefs:1|nc:6"})
+    parts = "".join(f"valid on '{part}' subset | nll_loss {x} | ppl 5\n" for part, x in zip(("valid", "test"), nll))
     (run / "summary.log").write_text(
         f"models | attention variant {name} (encoder,decoder,cross): {parameters} parameters in 9 attentions\n"
         "train | num. shared model params: 200,000 (num. trained: 200,000)\n"
         "train | epoch 001 | num_updates 145 |\ntrain | epoch 002 | num_updates 290 |\n"
         f"decoder state: peak {state} MiB; stock would keep 64.00 MiB for the same batch, 2.0x\n"
-        f"bleu: {json.dumps(scores)}\n"
+        + (f"bleu: {json.dumps(scores[0])}\n" if chrf is None else f"{parts}scores: {json.dumps(scores)}\n")
     )
 
 
-def test_the_table_compares_the_same_seeds(load, tmp_path, monkeypatch, capsys):
-    table = load("translation/table")
+@pytest.fixture
+def table(load, monkeypatch, capsys):
+    def run_script(*arguments):
+        monkeypatch.setattr(sys, "argv", ["table.py", *map(str, arguments)])
+        load("translation/table").main()
+        return capsys.readouterr().out.splitlines()
+
+    return run_script
+
+
+def cells(lines):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+
+
+def test_the_table_compares_the_same_seeds(table, tmp_path):
     for seed, bleu in ((1, 20.0), (2, 30.0)):
-        write_run(tmp_path, "mha", seed, bleu)
-    write_run(tmp_path, "mhe-mul", 1, 19.0, parameters="20,000", state=8.0)
-    write_run(tmp_path, "mhe-mul", 2, 29.5, parameters="20,000", state=8.0)
-    write_run(tmp_path, "sha", 1, 15.0)
-    write_run(tmp_path, "mhe-mul-std-1", 1, 10.0)
+        write_run(tmp_path, "mha", seed, bleu, chrf=bleu + 20, nll=(2.0 + seed, 2.5))
+    write_run(tmp_path, "mhe-mul", 1, 19.0, parameters="20,000", state=8.0, chrf=40.0)
+    write_run(tmp_path, "mhe-mul", 2, 29.5, parameters="20,000", state=8.0, chrf=48.0)
+    write_run(tmp_path, "mhe-mul", 3, 99.0, parameters="20,000", state=8.0, chrf=99.0)  # mha has no third
+    write_run(tmp_path, "sha", 1, 15.0)  # a log from before
+    write_run(tmp_path, "mhe-mul-std-1", 1, 10.0, chrf=20.0)
+    (tmp_path / "significance.json").write_text(
+        json.dumps({"mhe-mul": {"1": {"BLEU": {"p": 0.25}}, "2": {"BLEU": {"p": 0.001}}}})
+    )
     (tmp_path / "speed").mkdir()
     for round_, rates in ((1, "100 100 200 220"), (2, "90 90 400 400"), (3, "1 1 300 300")):
         lines = "".join(f"train_inner | wps={rate}, \n" for rate in rates.split())
         (tmp_path / "speed" / f"sha-{round_}.log").write_text(f"{lines}measured: 9.0 s, peak memory 1,{round_}00 MiB\n")
-    monkeypatch.setattr(sys, "argv", ["table.py", str(tmp_path), "--also", "mhe-mul-std-1"])
-    table.main()
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "|" in line
+    rows = cells(table(tmp_path, "--also", "mhe-mul-std-1"))
+    bleu = ["25.0 ± 5.0", "0.90 ± 0.00", "45.0 ± 5.0"]
+    assert rows[1] == ["mha", "60,000 / 200,000", "2", "3.500 ± 0.500", "2.500 ± 0.000", *bleu, "100.0 %, 100.0 %", "-"]
+    assert rows[2][2:5] == ["2", "2.000 ± 0.000", "2.500 ± 0.000"]
+    assert rows[2][5:] == ["24.2 ± 5.2", "0.90 ± 0.00", "44.0 ± 4.0", "97.0 %, 97.8 %", "0.250, 0.001"]
+    assert rows[3] == ["sha", "60,000 / 200,000", "1", "-", "-", "15.0", "0.90", "-", "75.0 %, -", "-"]
+    assert rows[4][0] == "mhe-mul-std-1" and rows[4][8] == "50.0 %, 50.0 %"
+    costs = {row[0]: row[1:] for row in rows[6:]}
+    assert costs["sha"] == ["300", "1,200 MiB", "512 KiB"] and costs["mhe-mul"] == ["-", "-", "128 KiB"]
+
+
+def test_what_retention_reads(table, tmp_path):
+    for name, bleu in (("mha", 20.0), ("sha", 15.0)):
+        write_run(tmp_path, name, 1, bleu, chrf=bleu + 20)
+    assert table(tmp_path, "--csv") == [
+        "variant,parameters,BLEU,chrF",
+        "mha,60000,20.0000,40.0000",
+        "sha,60000,15.0000,35.0000",
     ]
-    assert rows[2] == ["mha", "60,000 / 200,000", "20.0, 30.0", "100.0 %", "-", "-", "512 KiB"]
-    assert rows[3] == ["mhe-mul", "20,000 / 200,000", "19.0, 29.5", "97.0 %", "-", "-", "128 KiB"]
-    assert rows[4] == ["sha", "60,000 / 200,000", "15.0", "75.0 %", "300", "1,200 MiB", "512 KiB"]
-    assert rows[5][:4] == ["mhe-mul-std-1", "60,000 / 200,000", "10.0", "50.0 %"]
 
 
-def test_the_table_needs_its_baseline(load, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["table.py", str(tmp_path)])
+def test_the_table_needs_its_baseline(table, tmp_path):
     with pytest.raises(SystemExit, match=r"no mha-\*/summary.log"):
-        load("translation/table").main()
+        table(tmp_path)
+
+
+def test_significance_finds_what_is_worse(load, tmp_path, monkeypatch, capsys):
+    rng = random.Random(0)
+    lines = [" ".join(rng.choice(["haus", "hund", "mann", "geht", "rot"]) for _ in range(12)) for _ in range(60)]
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/raw.test.de").write_text("".join(f"{line}\n" for line in lines))
+    worse = [line if i % 2 else "etwas ganz anderes" for i, line in enumerate(lines)]
+    for name, translations in (("mha", lines), ("mhe-mul", worse), ("sha", lines)):
+        write_run(tmp_path, name, 1, 10.0)
+        (tmp_path / f"{name}-1/hypotheses.de").write_text("".join(f"{line}\n" for line in translations))
+    monkeypatch.setattr(sys, "argv", ["significance.py", str(tmp_path), "--samples", "100"])
+    load("translation/significance").main()
+    found = json.loads((tmp_path / "significance.json").read_text())
+    assert set(found) == {"mhe-mul", "sha"} and set(found["sha"]["1"]) == {"BLEU", "chrF2"}
+    assert found["mhe-mul"]["1"]["BLEU"]["p"] < 0.02 and found["mhe-mul"]["1"]["BLEU"]["score"] < 80
+    assert found["sha"]["1"]["BLEU"]["p"] > 0.5 and found["sha"]["1"]["BLEU"]["mha"] == pytest.approx(100)
+    assert "mhe-mul, seed 1: BLEU" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -114,8 +164,14 @@ def test_a_run_by_another_name_with_more_options(shell, data, tmp_path):
     shutil.copy(data.parent / "test.tgt", tmp_path / "out/text/raw.test.de")
     options = ["--variant", "mhe-mul", "--name", "mine", "--seed", 3, "--epochs", 1, "--out", tmp_path / "out"]
     printed = shell("translation/train.sh", *options, "--", "--max-update", 2, "--encoder-layers", 1)
-    assert printed.splitlines()[-1].startswith("BLEU ")
+    assert re.fullmatch(r"BLEU [\d.]+ chrF2 [\d.]+", printed.splitlines()[-1])
     log = (tmp_path / "out/mine-3/summary.log").read_text()
     assert log.startswith("command: fairseq-train ") and "--seed 3" in log and "attention variant mhe-mul" in log
     assert "--max-update 2 --encoder-layers 1" in log.splitlines()[0]
+    tried = dict(re.findall(r"^lenpen ([\d.]+): validation BLEU = ([\d.]+)$", log, re.MULTILINE))
+    chosen = re.search(r"^lenpen: ([\d.]+)$", log, re.MULTILINE)[1]
+    assert list(tried) == ["1.0", "1.5", "2.0", "2.5"]
+    best = max(map(float, tried.values()))
+    assert chosen == next(lenpen for lenpen, bleu in tried.items() if float(bleu) == best)
+    assert len(re.findall(r"valid on '(?:valid|test)' subset", log)) == 2
     assert not list((tmp_path / "out").glob("mhe-mul*"))
