@@ -1,7 +1,9 @@
 """The Triton kernels against the oracles: on a GPU where there is one, else in Triton's interpreter."""
 
+import importlib
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 from helpers.models import assert_close
@@ -10,11 +12,11 @@ from el_fairseq.ops import hidden_attention, kernels, shared_kv_attention
 from el_fairseq.ops.kernels import trial
 
 fused = pytest.importorskip("el_fairseq.ops.kernels.fused", exc_type=ModuleNotFoundError, reason="no triton")
+triton = pytest.importorskip("triton", exc_type=ModuleNotFoundError)
 pytestmark = pytest.mark.cuda
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# The interpreter multiplies bfloat16 as if its bits were integers.
-HALVES = [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.skipif(DEVICE == "cpu", reason="no GPU"))]
+HALVES = [torch.float16, torch.bfloat16]
 HOPPER = 227 * 1024  # bytes of shared memory a block may have
 SHAPES = [  # B, R, S, D, splits
     (1, 4, 1, 64, 1),
@@ -26,6 +28,26 @@ SHAPES = [  # B, R, S, D, splits
     (1, 16, 65, 1024, 1),
     (1, 4, 40, 1280, 2),
 ]
+
+
+@pytest.fixture(autouse=True)
+def products_of_bfloat16(monkeypatch):
+    """Triton's interpreter multiplies bfloat16 as if its bits were integers (triton issue 11584)."""
+    if DEVICE == "cuda":
+        return
+    interpreter = importlib.import_module("triton.runtime.interpreter")
+    wrong = interpreter.InterpreterBuilder.create_dot
+
+    def create_dot(builder, a, b, *options):
+        return wrong(builder, *(in_float32(x) for x in (a, b)), *options)
+
+    def in_float32(x):
+        if x.dtype.scalar != triton.language.bfloat16:
+            return x
+        bits = x.data.astype(numpy.uint32) << 16
+        return interpreter.TensorHandle(bits.view(numpy.float32), triton.language.float32)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
 
 
 def random(*shape, dtype=torch.float32):
@@ -64,15 +86,23 @@ def test_fused_attention_reads_no_padding(shape):
     assert_close(attend(query, hidden, splits, padding=padding), oracle(query, hidden, padding).float())
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
-def test_fused_attention_of_half_precision_sums_in_float32(dtype):
+def test_half_precision_is_within_its_bound(dtype, shape):
+    """Sums are in float32. What is rounded to u, half the distance of numbers, are the weights, which sum to 1, and the
+    output: the error is at most 2 u of the largest hidden state."""
+    b, rows, s, dim, splits = shape
     torch.manual_seed(0)
-    query, hidden = random(2, 20, 128, dtype=dtype), random(2, 65, 128, dtype=dtype)
-    padding = nothing_hidden(2, 65)
-    padding[0, 40:] = True
-    actual = attend(query, hidden, 1, padding=padding)
+    query, hidden = random(b, rows, dim, dtype=dtype) * 0.1, random(b, s, dim, dtype=dtype)
+    padding = nothing_hidden(b, s)
+    padding[0, (s + 1) // 2 :] = True
+    actual = attend(query, hidden, splits, padding=padding)
     assert actual.dtype == dtype
-    assert_close(actual, oracle(query, hidden, padding).to(dtype))
+    u, largest = torch.finfo(dtype).eps / 2, hidden.abs().max().item()
+    error = (actual.double() - oracle(query, hidden, padding)).abs().max().item()
+    assert error <= 2 * u * largest + 1e-5
+    exact = oracle(query, hidden, padding).to(dtype)
+    assert (actual - exact).abs().max() > 0 or s == 1  # or the products would have been in another dtype
 
 
 def test_fused_attention_over_states_with_the_token_first():
