@@ -84,8 +84,13 @@ class AncestorTable:
         """``[N, 3·H·d] -> [3, B, H, M, d]``, a view."""
         return qkv.view(-1, self.beams, 3, heads, qkv.size(1) // (3 * heads)).permute(2, 0, 3, 1, 4)
 
+    def beams_of_heads(self, query: torch.Tensor) -> torch.Tensor:
+        """``[N, H, d] -> [B, H, M, d]``, a view."""
+        return query.view(-1, self.beams, *query.shape[1:]).transpose(1, 2)
+
     def attend_fused(self, query, filled, mask, scale):
-        """Queries ``[B, H, M, d]`` to all entries ``[2, B, H, S, d]`` of their sentences: contexts ``[N, H·d]``."""
+        """Queries ``[B, H, M, d]`` to all entries ``[2, B, K, S, d]`` of their sentences, K = H or 1: contexts
+        ``[N, H·d]``."""
         key, value = filled.unbind(0)
         context, _ = grouped_sdpa(query, key, value, mask, scale=scale)
         b, heads, beams, width = context.shape
@@ -184,6 +189,15 @@ class BeamCache(Cache):
         qkv = table.of_sentences(qkv, heads)
         self.entries.append(qkv[1:])
         return table.attend_fused(qkv[0], self.entries.filled, table.mask_of_heads, scale)
+
+    def decode_shared(self, query, kv, padding, scale):
+        table = self.table
+        if table.looks_for_lost:
+            return super().decode_shared(query, kv, padding, scale)
+        table.enter(self.entries.length + table.beams, padding)
+        # [N, 2, d] -> [2, B, 1, M, d]
+        self.entries.append(kv.unflatten(0, (-1, table.beams)).permute(2, 0, 1, 3).unsqueeze(2))
+        return table.attend_fused(table.beams_of_heads(query), self.entries.filled, table.mask_of_heads, scale)
 
     def reorder(self, order):
         """Nothing to do: the table follows the beams, for all layers at once."""

@@ -59,6 +59,23 @@ class Cache(Protocol):
         self.append(torch.stack((key, value)), padding)
         return self.attend(query * scale, None, want_weights=False)[0].flatten(1)
 
+    def decode_shared(
+        self, query: torch.Tensor, kv: torch.Tensor, padding: torch.Tensor | None, scale: float
+    ) -> torch.Tensor:
+        """As ``decode``, where all heads share one key and one value.
+
+        Args:
+            query: ``[N, H, d]``.
+            kv: ``[N, 2, d]``, the key and the value.
+            padding: as of ``append``.
+            scale: of the queries.
+
+        Returns:
+            The context ``[N, H·d]``.
+        """
+        self.append(kv.transpose(0, 1)[:, :, None, None], padding)  # [N, 2, d] -> [2, N, 1, 1, d]
+        return self.attend((query * scale).unsqueeze(2), None, want_weights=False)[0].flatten(1)
+
     def reorder(self, order: torch.Tensor) -> None:
         """Follow the beams: row ``i`` continues row ``order[i]``. Fewer rows than before prune sentences."""
 

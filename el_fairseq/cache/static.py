@@ -86,6 +86,11 @@ class StaticBeamCache(Cache):
         self.append(entries[1:], padding)
         return self.table.attend_fused(query, self.entries, self.table.mask_of_sentences(), scale)
 
+    def decode_shared(self, query, kv, padding, scale):
+        self.append(kv.transpose(0, 1)[:, :, None, None], padding)  # [N, 2, d] -> [2, N, 1, 1, d]
+        mask = self.table.mask_of_sentences()
+        return self.table.attend_fused(self.table.beams_of_heads(query), self.entries, mask, scale)
+
     def reorder(self, order):
         """Nothing to do: the table follows the beams."""
 

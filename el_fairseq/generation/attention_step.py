@@ -3,10 +3,15 @@
 import torch
 
 from el_fairseq.cache import CACHES, Layout, PrefixCaches
+from el_fairseq.modules.baselines import MultiQueryAttention, SingleHeadAttention
 from el_fairseq.modules.el_attention import ELMultiheadAttention
+from el_fairseq.modules.mhe_attention import MHEAttention
 from el_fairseq.ops import additive, el_output, el_query, grouped_attention, grouped_sdpa
+from el_fairseq.ops.mhe import ADD, MUL
 from el_fairseq.ops.products import joint_linear_fn, linear_fn
 from el_fairseq.ops.shared_kv import softmax
+
+SHARED_KV = (MHEAttention, MultiQueryAttention, SingleHeadAttention)
 
 
 def attention_step(attention, incremental_state):
@@ -18,9 +23,17 @@ def attention_step(attention, incremental_state):
     """
     if type(attention) is ELMultiheadAttention:
         kind = _SelfAttentionStep if attention.self_attention else _CrossAttentionStep
-        return kind(attention, incremental_state)
+    elif type(attention) in SHARED_KV:
+        kind = _SharedSelfAttentionStep if attention.self_attention else _SharedCrossAttentionStep
+    else:
+        return _by_module(attention, incremental_state)
+    return kind(attention, incremental_state)
 
-    def by_module(x, padding, wanted, source=None):
+
+def _by_module(attention, incremental_state):
+    """A class that this file does not know computes by its own ``forward``."""
+
+    def step(x, padding, wanted, source=None):
         query = x.unsqueeze(0)  # [N, D] -> [1, N, D]
         key = query if source is None else source
         output, weights = attention.forward(
@@ -28,7 +41,7 @@ def attention_step(attention, incremental_state):
         )
         return output.squeeze(0), None if weights is None else mean_of_heads(weights.squeeze(2), 0, x)
 
-    return by_module
+    return step
 
 
 def mean_of_heads(weights, heads, like):
@@ -112,3 +125,80 @@ class _CrossAttentionStep:
         scores = torch.bmm(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)).mul_(self.attention.scaling)
         scores = scores.view(*query.shape[:3], -1)
         return softmax(scores if mask is None else scores.add_(mask))
+
+
+class _HeadMaps:
+    """What stands around the attention of a module with shared keys and values: queries of its heads, before, and what
+    is done to their contexts. As the module's ``expand`` and ``merge``, but for the scale of the queries."""
+
+    def __init__(self, attention):
+        self.width = attention.head_dim
+        self.operation = attention.operation if type(attention) is MHEAttention else None
+        if self.operation == MUL:
+            self.of_query = (1 + attention.q_head_embed) * (1 + attention.k_head_embed)  # [H, d]
+            self.of_context = (1 + attention.v_head_embed).flatten()  # [H·d]
+        elif self.operation == ADD:
+            self.of_query, self.of_context = attention.q_head_embed, attention.v_head_embed.flatten()
+
+    def queries(self, x):
+        """What ``q_proj`` made, ``[N, d]`` or ``[N, H·d]``, as ``[N, H, d]``, not yet scaled."""
+        if self.operation == MUL:
+            return x.unsqueeze(1) * self.of_query
+        if self.operation == ADD:
+            return x.unsqueeze(1) + self.of_query
+        return x.unflatten(1, (-1, self.width))
+
+    def contexts(self, x):
+        """What ``out_proj`` reads, of ``[N, H·d]``, which is overwritten."""
+        if self.operation == MUL:
+            return x.mul_(self.of_context)
+        return x.add_(self.of_context) if self.operation == ADD else x
+
+
+class _SharedSelfAttentionStep:
+    """Self-attention of ``SharedKVAttention``."""
+
+    def __init__(self, attention, incremental_state):
+        self.attention, self.incremental_state, self.cache = attention, incremental_state, None
+        self.maps, self.output = _HeadMaps(attention), linear_fn(attention.out_proj)
+
+    def __call__(self, x, padding, wanted):
+        if self.cache is None:
+            self._start()
+        qkv = torch.cat([project(x) for project in self.single], dim=1) if self.joint is None else self.joint(x)
+        width = self.attention.head_dim
+        query, kv = qkv.split((qkv.size(1) - 2 * width, 2 * width), dim=1)
+        query, kv = self.maps.queries(query), kv.unflatten(1, (2, width))
+        context = self.cache.decode_shared(query, kv, padding, width**-0.5)
+        return self.output(self.maps.contexts(context)), None
+
+    def _start(self):
+        attention = self.attention
+        self.cache = attention.self_cache(self.incremental_state)
+        projections = attention.q_proj, attention.k_proj, attention.v_proj
+        self.joint = joint_linear_fn(projections)
+        self.single = None if self.joint else [linear_fn(projection) for projection in projections]
+
+
+class _SharedCrossAttentionStep(_CrossAttentionStep):
+    """Cross-attention of ``SharedKVAttention``."""
+
+    def __init__(self, attention, incremental_state):
+        super().__init__(attention, incremental_state)
+        self.maps, self.scale = _HeadMaps(attention), attention.head_dim**-0.5
+
+    def __call__(self, x, padding, wanted, source):
+        if self.cache is None:
+            beams = x.size(0) // source.size(1)
+            self.cache = self.attention.source_cache(source, source, beams, self.incremental_state)
+        key, value = self.cache.keys_and_values(source)  # [B, 1, S, d]
+        query = self.maps.queries(self.query(x))
+        query = query.unflatten(0, (key.size(0), -1)).transpose(1, 2)  # [N, H, d] -> [B, H, M, d]
+        mask = None if padding is None else self._mask(padding, query.dtype)
+        context, _ = grouped_sdpa(query, key, value, mask, scale=self.scale)
+        context = context.transpose(1, 2).reshape(x.size(0), -1)  # [B, H, M, d] -> [N, H·d]
+        weights = None
+        if wanted:
+            scores = torch.matmul(query, key.transpose(2, 3)).mul_(self.scale)  # [B, H, M, S]
+            weights = mean_of_heads(softmax(scores if mask is None else scores.add_(mask)), 1, x).flatten(0, 1)
+        return self.output(self.maps.contexts(context)), weights

@@ -183,7 +183,8 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
             context, weights, mass = cache.attend(queries, attn_mask, **self.softmax(want_weights))
         else:
             if incremental_state is not None:
-                keys, values = self._source(key, value, incremental_state, queries.size(0))
+                cache = self.source_cache(key, value, queries.size(0) // key.size(1), incremental_state)
+                keys, values = cast(tuple[torch.Tensor, torch.Tensor], cache.keys_and_values(key))
             else:
                 keys, values = self.project(key, value)
             if queries.size(0) % keys.size(0):
@@ -220,16 +221,14 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         """
         cast(PrefixCache, self.self_cache(incremental_state)).prefill(torch.stack(self.project(hidden, hidden)))
 
-    def _source(
-        self, key: torch.Tensor, value: torch.Tensor, incremental_state: dict, rows: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the source, computed once."""
+    def source_cache(self, key: torch.Tensor, value: torch.Tensor, beams: int, incremental_state: dict) -> SourceCache:
+        """The cache of this cross-attention: keys and values of the source ``[S, B, D]``, computed once."""
         cache = self.get_incremental_state(incremental_state, CACHE)
         if cache is None:
             entries = torch.stack(self.project(key, value))  # [2, B, 1, S, d]
-            cache = SourceCache(Layout.SHARED_KV, entries, beams=rows // key.size(1))
+            cache = SourceCache(Layout.SHARED_KV, entries, beams=beams)
             self.set_incremental_state(incremental_state, CACHE, cache)
-        return cast(tuple[torch.Tensor, torch.Tensor], cache.keys_and_values(key))
+        return cache
 
     def _attend(
         self,
