@@ -1,6 +1,7 @@
 """How many operators of PyTorch a decoder step is: a number without noise, which stands for the time of small models.
 
-Usage: python -m scripts.bench.operators [--modes stock,auto,on] [--search beam,greedy] [--types 9000] [--trace]
+Usage: python -m scripts.bench.operators [--modes stock,auto,on] [--search beam,greedy] [--types 9000]
+                                         [--variant mhe-mul] [--trace]
 
 One sentence, beam 5, a Transformer of width 512 with random weights; a layer is the difference of models with one and
 with three, and all the rest of a step, output layer and search, stands beside it. Steps in which nothing ends are
@@ -8,19 +9,17 @@ counted. ``--trace`` lists the operators of such a step, layer and all, in their
 """
 
 import argparse
-from argparse import Namespace
 
 import torch
-from fairseq.models.transformer import TransformerModel, base_architecture
 from fairseq.sequence_generator import SequenceGenerator
-from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from el_fairseq import enable_el_attention
+from el_fairseq.convert.attention_variant import VARIANTS
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.ops.tuner import TUNER
 
-from .dictionary import dictionary
+from .models import Shape, build_model, build_task
 from .rows import machine, names
 
 SHORT, LONG = 6, 14  # tokens of a hypothesis: neither has room in a cache to make
@@ -48,22 +47,22 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modes", type=names, default=["stock", "auto", "on"])
     parser.add_argument("--search", type=names, default=["beam", "greedy"])
-    parser.add_argument("--types", type=int, default=9000, help="of the vocabulary, without special symbols")
+    parser.add_argument("--types", type=int, default=9000, help="of the vocabulary")
+    parser.add_argument("--variant", choices=VARIANTS, help="of attention (default: stock's own architecture)")
     parser.add_argument("--trace", action="store_true")
     return parser.parse_args(argv)
 
 
-def operators_of(layers, mode, types, beams, length):
+def operators_of(layers, mode, types, beams, length, variant=None):
     """The names of all operators of one batch whose hypotheses have ``length`` tokens."""
-    words = dictionary(types)
-    options = Namespace(arch="transformer", decoder_layers=layers, encoder_layers=1, share_all_embeddings=True)
+    options = {"decoder_layers": layers, "encoder_layers": 1}
     for part in ("encoder", "decoder"):
-        setattr(options, f"{part}_embed_dim", WIDTH)
-        setattr(options, f"{part}_ffn_embed_dim", WIDTH)
-        setattr(options, f"{part}_attention_heads", 4)
-    base_architecture(options)
-    torch.manual_seed(1)
-    model = TransformerModel.build_model(options, TranslationTask(TranslationConfig(), words, words)).eval()
+        options |= {f"{part}_embed_dim": WIDTH, f"{part}_ffn_embed_dim": WIDTH, f"{part}_attention_heads": 4}
+    if variant is not None:
+        options["attention_variant"] = variant
+    shape = Shape("transformer" if variant is None else "mhe_transformer", options, types)
+    task = build_task(shape)
+    model, words = build_model(shape, task), task.target_dictionary
     source = torch.tensor([[10, 11, 12, 13, 14, words.eos()]])
     net_input = {"src_tokens": source, "src_lengths": torch.tensor([6]), "prev_output_tokens": source}
     search = {"beam_size": beams, "max_len_b": length, "min_len": length}
@@ -79,22 +78,22 @@ def operators_of(layers, mode, types, beams, length):
     return seen.names
 
 
-def operators_a_step(layers, mode, types=9000, beams=5):
+def operators_a_step(layers, mode, types=9000, beams=5, variant=None):
     """How many there are in each step after the first ones of a batch."""
-    counts = [len(operators_of(layers, mode, types, beams, length)) for length in (SHORT, LONG)]
+    counts = [len(operators_of(layers, mode, types, beams, length, variant)) for length in (SHORT, LONG)]
     return (counts[1] - counts[0]) / (LONG - SHORT)
 
 
-def a_layer_and_the_rest(mode, types=9000, beams=5):
+def a_layer_and_the_rest(mode, types=9000, beams=5, variant=None):
     """``(operators a layer, operators besides)`` of a step."""
-    one, three = (operators_a_step(layers, mode, types, beams) for layers in (1, 3))
+    one, three = (operators_a_step(layers, mode, types, beams, variant) for layers in (1, 3))
     return (three - one) / 2, one - (three - one) / 2
 
 
-def a_step_in_order(mode, types, beams):
+def a_step_in_order(mode, types, beams, variant=None):
     """The names of a step's operators, of a model with one layer: from one look into the target's embeddings, which is
     a step's first, to the next."""
-    found = operators_of(1, mode, types, beams, LONG)
+    found = operators_of(1, mode, types, beams, LONG, variant)
     first = [i for i, name in enumerate(found) if name.startswith("aten.embedding.")]
     return found[first[-4] : first[-3]]
 
@@ -107,10 +106,10 @@ def main(argv=None):
     print("| search | mode | a layer | besides |\n|---|---|---|---|")
     for search in args.search:
         for mode in args.modes:
-            layer, rest = a_layer_and_the_rest(mode, args.types, BEAMS[search])
+            layer, rest = a_layer_and_the_rest(mode, args.types, BEAMS[search], args.variant)
             print(f"| {search} | {mode} | {layer:g} | {rest:g} |", flush=True)
             if args.trace:
-                print("\n".join(a_step_in_order(mode, args.types, BEAMS[search])))
+                print("\n".join(a_step_in_order(mode, args.types, BEAMS[search], args.variant)))
 
 
 if __name__ == "__main__":
