@@ -183,8 +183,8 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
             context, weights, mass = cache.attend(queries, attn_mask, **self.softmax(want_weights))
         else:
             if incremental_state is not None:
-                cache = self.source_cache(key, value, queries.size(0) // key.size(1), incremental_state)
-                keys, values = cast(tuple[torch.Tensor, torch.Tensor], cache.keys_and_values(key))
+                source = self.source_cache(key, value, queries.size(0) // key.size(1), incremental_state)
+                keys, values = cast(tuple[torch.Tensor, torch.Tensor], source.keys_and_values(key))
             else:
                 keys, values = self.project(key, value)
             if queries.size(0) % keys.size(0):

@@ -5,6 +5,7 @@ import sys
 import zipfile
 
 import pytest
+from helpers.commands import ROOT
 
 LETTERS = "abcdefghijklmnopqrst"
 
@@ -204,3 +205,9 @@ def test_the_table_needs_what_is_compared(table, tmp_path):
     (tmp_path / "mha-1/mr-1/summary.log").write_text("valid on 'valid' subset | accuracy 70 |\n")
     with pytest.raises(SystemExit, match="1 evaluations of the validation part, 0 of the test part"):
         table(tmp_path)
+
+
+def test_the_readme_has_the_table_of_the_logs(table):
+    lines = table(ROOT / "docs/results/masked-lm")
+    rows = "\n".join(line for line in lines if line.startswith("|"))
+    assert rows in (ROOT / "examples/masked_language_model/README.md").read_text()
