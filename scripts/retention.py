@@ -12,6 +12,7 @@ The second is the relative gain over a single head by the relative increase in p
 
 import argparse
 import csv
+import math
 import sys
 from collections.abc import Iterable
 
@@ -42,11 +43,13 @@ def read(file: Iterable[str], name: str) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
     for row in reader:
         variant = row.pop("variant")
+        if variant in table:
+            raise ValueError(f"{name}, line {reader.line_num}: {variant} stands there twice")
         try:
             table[variant] = {column: float(value) for column, value in row.items()}
         except (TypeError, ValueError):
             raise ValueError(f"{name}, line {reader.line_num}: a value that is no number") from None
-        if min(table[variant].values()) <= 0:
+        if not all(0 < value < math.inf for value in table[variant].values()):
             raise ValueError(f"{name}, line {reader.line_num}: parameters and scores are more than 0")
     for variant in (BASE, SINGLE_HEAD):
         if variant not in table:

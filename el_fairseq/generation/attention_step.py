@@ -9,7 +9,7 @@ from el_fairseq.modules.mhe_attention import MHEAttention
 from el_fairseq.ops import additive, el_output, el_query, grouped_attention, grouped_sdpa
 from el_fairseq.ops.mhe import ADD, MUL
 from el_fairseq.ops.products import joint_linear_fn, linear_fn
-from el_fairseq.ops.shared_kv import softmax
+from el_fairseq.ops.shared_kv import scores_of, softmax
 
 SHARED_KV = (MHEAttention, MultiQueryAttention, SingleHeadAttention)
 
@@ -122,7 +122,8 @@ class _CrossAttentionStep:
 
     def _weights(self, query, key, mask):
         """Attention weights ``[B, H, M, S]``, which fused attention does not give."""
-        scores = torch.bmm(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)).mul_(self.attention.scaling)
+        rows = (query * self.attention.scaling).flatten(0, 1)  # scaled first: half precision overflows otherwise
+        scores = torch.bmm(rows, key.flatten(0, 1).transpose(1, 2))
         scores = scores.view(*query.shape[:3], -1)
         return softmax(scores if mask is None else scores.add_(mask))
 
@@ -199,6 +200,7 @@ class _SharedCrossAttentionStep(_CrossAttentionStep):
         context = context.transpose(1, 2).reshape(x.size(0), -1)  # [B, H, M, d] -> [N, H·d]
         weights = None
         if wanted:
-            scores = torch.matmul(query, key.transpose(2, 3)).mul_(self.scale)  # [B, H, M, S]
+            rows = (query * self.scale).flatten(1, 2)  # [B, H, M, d] -> [B, H·M, d]
+            scores = scores_of(rows, key.squeeze(1)).view(*query.shape[:3], -1)  # [B, H, M, S]
             weights = mean_of_heads(softmax(scores if mask is None else scores.add_(mask)), 1, x).flatten(0, 1)
         return self.output(self.maps.contexts(context)), weights

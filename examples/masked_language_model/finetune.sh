@@ -53,11 +53,13 @@ COMMAND=(fairseq-train "$OUT/bin/$TASK" --user-dir el_fairseq --task sentence_pr
     --num-classes "${CLASSES%% *}" --init-token 0 --separator-token 2 --shorten-method truncate --arch "$ARCH"
     --attention-variant "$VARIANT" "${MODEL[@]}" --lr-scheduler inverse_sqrt --warmup-updates 100 "${FINE_TUNING[@]}"
     --seed "$SEED" --valid-subset valid,test --best-checkpoint-metric accuracy --maximize-best-checkpoint-metric
-    --required-batch-size-multiple 1 --no-epoch-checkpoints --save-dir "$RUN" --log-format simple --log-interval 100 "${MORE[@]}")
-python scripts/lib/measure.py "${COMMAND[@]}" "${START[@]}" >>"$RUN/train.log" 2>&1 ||
+    --required-batch-size-multiple 1 --no-epoch-checkpoints --save-dir "$RUN" --log-format simple --log-interval 100)
+COMMAND+=("${START[@]}" "${MORE[@]}")
+[[ -f $RUN/command ]] || printf '%q ' "${COMMAND[@]}" >"$RUN/command" # of a run that goes on it says less
+python scripts/lib/measure.py "${COMMAND[@]}" >>"$RUN/train.log" 2>&1 ||
     fail "training failed; the log is $RUN/train.log"
 {
-    say_how "${COMMAND[@]}" "${START[@]}"
+    say_how "${COMMAND[@]}" | sed "1s|.*|command: $(sed 's/[&|\\]/\\&/g' "$RUN/command")|"
     grep -hE "valid on|measured:" "$RUN/train.log" | sed 's/^[^|]*|[^|]*| //'
 } >"$RUN/summary.part"
 mv "$RUN/summary.part" "$RUN/summary.log"

@@ -22,8 +22,8 @@ source "$HERE/../../scripts/environment.sh"
 # shellcheck source=examples/masked_language_model/options.sh
 source "$HERE/options.sh"
 set_options "$CONFIG"
-OUT="${OUT:-results/masked-lm-$CONFIG}" TEXT="${OUT:-results/masked-lm-$CONFIG}/text"
-mkdir -p "$TEXT"
+OUT="${OUT:-results/masked-lm-$CONFIG}"
+mkdir -p "$OUT/text"
 
 binarise() { # DESTINATION PREFIX-OF-THE-PARTS SUFFIX PARTS OPTIONS...
     local prefixes=() part
@@ -37,22 +37,22 @@ binarise() { # DESTINATION PREFIX-OF-THE-PARTS SUFFIX PARTS OPTIONS...
     echo "binarised: $OUT/bin/$1"
 }
 
-if [[ ! -f $TEXT/prepared ]]; then
+if [[ ! -f $OUT/text/prepared ]]; then
     if [[ $CONFIG == full ]]; then
-        python -m examples.language_modeling.prepare "$TEXT/wikitext-103" --corpus wikitext-103 \
+        python -m examples.language_modeling.prepare "$OUT/text/wikitext-103" --corpus wikitext-103 \
             ${DATA_DIR:+--data-dir "$DATA_DIR"}
     fi
-    python -m examples.masked_language_model.prepare "$TEXT" --config "$CONFIG" ${DATA_DIR:+--data-dir "$DATA_DIR"}
-    touch "$TEXT/prepared"
+    python -m examples.masked_language_model.prepare "$OUT/text" --config "$CONFIG" ${DATA_DIR:+--data-dir "$DATA_DIR"}
+    touch "$OUT/text/prepared"
 fi
-binarise pretrain "$TEXT/pretrain" '' "train valid" --workers 2
+binarise pretrain "$OUT/text/pretrain" '' "train valid" --workers 2
 for task in $TASKS; do
     task="${task%:*}"
     mkdir -p "$OUT/bin/$task"
     for side in input0 input1; do
-        [[ ! -f $TEXT/$task/train.$side ]] ||
-            binarise "$task/$side" "$TEXT/$task" ".$side" "train valid test" --srcdict "$OUT/bin/pretrain/dict.txt"
+        [[ ! -f $OUT/text/$task/train.$side ]] ||
+            binarise "$task/$side" "$OUT/text/$task" ".$side" "train valid test" --srcdict "$OUT/bin/pretrain/dict.txt"
     done
-    binarise "$task/label" "$TEXT/$task" .label "train valid test"
+    binarise "$task/label" "$OUT/text/$task" .label "train valid test"
 done
 echo "prepared: $OUT/bin"

@@ -31,6 +31,7 @@ source "$HERE/../../scripts/environment.sh"
 source "$HERE/options.sh"
 set_options "$CONFIG"
 OUT="${OUT:-results/masked-lm-$CONFIG}"
+[[ ,$VARIANTS, == *,mha,* || -f $OUT/mha-1/summary.log ]] || fail "--variants $VARIANTS: the table compares with mha"
 COMMON=(--config "$CONFIG" --out "$OUT")
 
 "$HERE/prepare.sh" "${COMMON[@]}" ${DATA_DIR:+--data-dir "$DATA_DIR"}

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The attention variants of masked language models, from the logs that run.sh left in a folder, in Markdown or CSV.
 
-Accuracy is that of the test part after the epoch that was best on the validation part: the mean over the seeds of
-fine-tuning, and the largest distance of a seed from it. Retention is the mean accuracy over the tasks, by that of mha.
-Only seeds count that all models have for all tasks.
+Accuracy is that of the test part after the epoch that was best on the validation part (the last of equals): the mean
+over the seeds of fine-tuning, and the largest distance of a seed from it. Retention is the mean accuracy over tasks, by
+that of mha. Only seeds count that all models have for all tasks.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from scripts.retention import retention
 
 VARIANTS = ["mha", "mhe-mul", "mhe-add", "mqa", "sha"]
 SCRATCH = "mha-scratch"
-EVALUATION = re.compile(r"valid on '(valid|test)' subset \|.* accuracy ([\d.]+) ")
+EVALUATION = re.compile(r"valid on '(valid|test)' subset \|.* accuracy ([\d.]+) .*num_updates (\d+)")
 
 
 def number(pattern, text, where):
@@ -27,12 +27,14 @@ def number(pattern, text, where):
 
 
 def accuracy(path):
-    """Of the test part, after the epoch that was best on the validation part (the first of several)."""
-    found = EVALUATION.findall(path.read_text())
-    valid, test = ([float(value) for part, value in found if part == name] for name in ("valid", "test"))
-    if not valid or len(valid) != len(test):
-        raise SystemExit(f"{path}: {len(valid)} evaluations of the validation part, {len(test)} of the test part")
-    return test[valid.index(max(valid))]
+    """Of the test part, after the epoch that was best on the validation part: of equals the last, as fairseq keeps."""
+    found = {"valid": {}, "test": {}}
+    for part, value, updates in EVALUATION.findall(path.read_text()):
+        found[part][int(updates)] = float(value)  # an epoch that was interrupted is evaluated again
+    both = sorted(found["valid"].keys() & found["test"].keys())
+    if not both:
+        raise SystemExit(f"{path}: no epoch with both the validation and the test part; remove it and run it again")
+    return found["test"][max(both, key=lambda updates: (found["valid"][updates], updates))]
 
 
 def accuracies(folder):

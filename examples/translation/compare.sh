@@ -24,6 +24,8 @@ read_options "out data-dir variants seeds jobs" "$@"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
 
+compared=("$OUT"/mha-*/summary.log)
+[[ ,$VARIANTS, == *,mha,* || -f ${compared[0]} ]] || fail "--variants $VARIANTS: the tables compare with mha"
 "$HERE/prepare.sh" --out "$OUT" ${DATA_DIR:+--data-dir "$DATA_DIR"}
 SHARE=$(($(nproc) / JOBS))
 for seed in ${SEEDS//,/ }; do

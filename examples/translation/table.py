@@ -154,8 +154,12 @@ def markdown(results, folder):
 
 
 def as_csv(results):
-    """What scripts/retention.py reads."""
-    columns = [column for column in ("BLEU", "chrF") if results.mean("mha", column) is not None]
+    """What scripts/retention.py reads: of the seeds and scores that all variants have."""
+    common = set.intersection(*(set(runs) for runs in results.runs.values()))
+    if not common:
+        raise SystemExit(f"no seed that each of {', '.join(results.runs)} has")
+    results.runs = {name: {seed: runs[seed] for seed in sorted(common)} for name, runs in results.runs.items()}
+    columns = [column for column in ("BLEU", "chrF") if all(results.values(name, column) for name in results.runs)]
     print(",".join(["variant", "parameters", *columns]))
     for name, runs in results.runs.items():
         means = [f"{results.mean(name, column):.4f}" for column in columns]

@@ -46,7 +46,7 @@ translate() { # SUBSET LENPEN
         >"$RUN/generate.$1.$2" 2>&1
 }
 
-if [[ ! -f $RUN/summary.log ]]; then
+if ! grep -qs "^scores: " "$RUN/summary.log"; then # an older summary has less
     echo "training $RUN (log: $RUN/train.log)"
     python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
         sed -unE "s/.*epoch ([0-9]+):.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/${NAME:-$VARIANT}-$SEED: epoch \1 of $EPOCHS, update \3, nll_loss \2/p"
@@ -61,7 +61,7 @@ if [[ ! -f $RUN/summary.log ]]; then
     LENPEN="$(sed -E 's/lenpen ([0-9.]+): .* = ([0-9.]+)/\2 \1/' "$RUN/lenpen.log" | sort -k1,1nr -k2,2n | head -1 | cut -d' ' -f2)"
     translate test "$LENPEN"
     grep ^D- "$RUN/generate.test.$LENPEN" | cut -c3- | sort -n | cut -f3 >"$RUN/hypotheses.de"
-    sacrebleu "$OUT/text/raw.test.de" -i "$RUN/hypotheses.de" -m bleu chrf >"$RUN/scores.json"
+    sacrebleu "$OUT/text/raw.test.de" -i "$RUN/hypotheses.de" -m bleu chrf -w 4 >"$RUN/scores.json"
     {
         say_how "${COMMAND[@]}"
         grep -hE "attention variant|num\. shared model params|train \| epoch|measured:" "$RUN/train.log" | sed 's/^[^|]*|[^|]*| //'

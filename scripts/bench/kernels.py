@@ -5,8 +5,8 @@ Usage: python -m scripts.bench.kernels [--capability 80,90,100] [--bandwidth 4.3
 The kernels are compiled for each compute capability, as Triton would there: registers and stack of a thread (a stack
 means that registers are spilled), shared memory of a block, and how many of the warps that a multiprocessor can hold
 are there at once (occupancy). Then the configuration that is launched for cross-attention of BART large, and the time
-that reading its bytes or multiplying takes, whichever is more, at --bandwidth TB/s and --tflops (by default
-what was found on an H200 elsewhere). No kernel runs.
+that reading its bytes or multiplying takes, whichever is more, at --bandwidth TB/s and --tflops of a GPU
+of capability 9.0 (by default what was found on an H200 elsewhere). No kernel runs.
 """
 
 import argparse
@@ -29,6 +29,7 @@ PROCESSORS = {80: 108, 90: 132, 100: 148}  # multiprocessors of an A100, an H100
 SHAPES = [(64, 1024), (64, 768), (20, 512), (20, 192)]  # R and D
 VARIANTS = {"padded": {"PADDED": True, "DIVIDED": False}, "divided": {"PADDED": False, "DIVIDED": True}}
 ITEM = {"fp16": 2, "bf16": 2}  # bytes; float32 is not launched on a GPU
+PREDICTED = 90  # the capability that --bandwidth and --tflops are of
 BART_LARGE = (64, 1024, 1024)  # R = M · H, S, D
 
 
@@ -153,15 +154,11 @@ def main(argv=None):
     for capability in args.capability:
         for batch in (1, 8, 32, 320):
             splits, read, operations, seconds = predicted(batch, capability, args.bandwidth, args.tflops)
-            cells = [
-                f"{capability / 10:.1f}",
-                str(batch),
-                str(splits),
-                f"{read / 2**20:,.0f}",
-                f"{operations / 1e9:,.1f}",
-            ]
-            print("| " + " | ".join([*cells, f"{1e6 * seconds:,.1f}"]) + " |")
-    print(f"\nPredicted: the larger of bytes at {args.bandwidth:g} TB/s and operations at {args.tflops:g} TFLOP/s.")
+            sizes = [str(splits), f"{read / 2**20:,.0f}", f"{operations / 1e9:,.1f}"]
+            time = f"{1e6 * seconds:,.1f}" if capability == PREDICTED else "-"
+            print("| " + " | ".join([f"{capability / 10:.1f}", str(batch), *sizes, time]) + " |")
+    figures = f"bytes at {args.bandwidth:g} TB/s and operations at {args.tflops:g} TFLOP/s"
+    print(f"\nPredicted for {PREDICTED / 10:.1f}: the larger of {figures}.")
     if args.json:
         args.json.write_text("".join(json.dumps(row) + "\n" for row in found))
 

@@ -158,8 +158,8 @@ def write_run(folder, name, attention=None, accuracies=()):
         path = folder / name / f"{task}-{seed}"
         path.mkdir(parents=True)
         lines = [
-            f"{part} | valid on '{part}' subset | loss 1 | accuracy {value} | wps 1\n"
-            for epoch in epochs
+            f"{part} | valid on '{part}' subset | loss 1 | accuracy {value} | wps 1 | num_updates {10 * number}\n"
+            for number, epoch in enumerate(epochs, 1)
             for part, value in zip(("valid", "test"), epoch)
         ]
         (path / "summary.log").write_text("".join(lines))
@@ -179,7 +179,7 @@ def test_the_table_takes_the_epoch_that_was_best_on_the_validation_part(table, t
     write_run(
         tmp_path, "mha-1", 4000, [("mr", 1, [(70.0, 90), (80.0, 60.0)]), ("mr", 2, [(70, 70.0)]), ("mr", 3, [(1, 1)])]
     )
-    write_run(tmp_path, "sha-1", 1000, [("mr", 1, [(75, 50.0), (75, 99.0)]), ("mr", 2, [(70, 54.0)])])
+    write_run(tmp_path, "sha-1", 1000, [("mr", 1, [(75, 99.0), (75, 50.0)]), ("mr", 2, [(70, 54.0)])])
     write_run(tmp_path, "mha-scratch", None, [("mr", 1, [(1, 39.0)]), ("mr", 2, [(1, 39.0)])])
     lines = table(tmp_path)
     assert lines[2:5] == [
@@ -195,6 +195,14 @@ def test_the_table_takes_the_epoch_that_was_best_on_the_validation_part(table, t
     ]
 
 
+def test_an_epoch_that_was_interrupted_counts_once(table, tmp_path):
+    write_run(tmp_path, "mha-1", 4000, [("mr", 1, [(70.0, 60.0), (80.0, 65.0)])])
+    path = tmp_path / "mha-1/mr-1/summary.log"
+    first = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*first[:3], *first[2:]]))  # stopped between the parts of the second epoch
+    assert "| 65.0 ± 0.0 |" in table(tmp_path)[2]
+
+
 def test_the_table_needs_what_is_compared(table, tmp_path):
     with pytest.raises(SystemExit, match="no mha-1 that is fine-tuned"):
         table(tmp_path)
@@ -202,8 +210,8 @@ def test_the_table_needs_what_is_compared(table, tmp_path):
     write_run(tmp_path, "sha-1", 1000, [("mr", 2, [(70, 90)])])
     with pytest.raises(SystemExit, match="no seed with which every model is fine-tuned on mr"):
         table(tmp_path)
-    (tmp_path / "mha-1/mr-1/summary.log").write_text("valid on 'valid' subset | accuracy 70 |\n")
-    with pytest.raises(SystemExit, match="1 evaluations of the validation part, 0 of the test part"):
+    (tmp_path / "mha-1/mr-1/summary.log").write_text("valid on 'valid' subset | accuracy 70 | num_updates 5\n")
+    with pytest.raises(SystemExit, match="no epoch with both .*; remove it"):
         table(tmp_path)
 
 

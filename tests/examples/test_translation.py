@@ -132,6 +132,15 @@ def test_what_retention_reads(table, tmp_path):
         "mha,60000,20.0000,40.0000",
         "sha,60000,15.0000,35.0000",
     ]
+    write_run(tmp_path, "mha", 2, 90.0, chrf=90.0)  # sha has no second seed
+    assert table(tmp_path, "--csv")[1] == "mha,60000,20.0000,40.0000"
+    write_run(tmp_path, "mqa", 1, 18.0)  # a log from before, without chrF
+    assert table(tmp_path, "--csv") == [
+        "variant,parameters,BLEU",
+        "mha,60000,20.0000",
+        "mqa,60000,18.0000",
+        "sha,60000,15.0000",
+    ]
 
 
 def test_the_table_needs_its_baseline(table, tmp_path):

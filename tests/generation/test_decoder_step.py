@@ -9,8 +9,11 @@ from helpers.random_lms import build_lm
 from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.cache import CACHES, BeamCaches, Layout
 from el_fairseq.convert.el_attention import use_el_attention
+from el_fairseq.generation.attention_step import attention_step
 from el_fairseq.generation.decoder_step import DecoderStep, why_no_fast_step
 from el_fairseq.generation.newest_tokens import NewestTokens
+from el_fairseq.modules import MHEAttention, MultiQueryAttention
+from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.ops import products
 
 WORDS = dictionary(30)
@@ -103,6 +106,25 @@ def test_is_the_decoder_with_shared_keys_and_values(variant, lineage):
     model = enable_el_attention(build_model("mhe_transformer_wmt_en_de", WORDS, **options))
     assert why_no_fast_step(model.decoder) is None
     assert_both_are_one(model, lineage)
+
+
+@pytest.mark.parametrize("kind", [ELMultiheadAttention, MultiQueryAttention, MHEAttention])
+def test_attention_weights_do_not_overflow(kind):
+    """Products of queries and keys beyond what float16 holds, but for the scale."""
+    width = 64
+    attention = kind(width, 1, encoder_decoder_attention=True).eval()
+    with torch.no_grad():
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.weight.copy_(torch.eye(width))
+            projection.bias.zero_()
+    attention.half()
+    source = torch.full((4, 1, width), 33.0).half()
+    source[1] = 32.9
+    query = torch.full((1, 1, width), 33.0).half()  # 64 · 33² is more than 65,504
+    _, expected = attention.float()(query.float(), source.float(), source.float(), need_weights=True)
+    attention.half()
+    _, weights = attention_step(attention, {})(query[0], None, True, source)
+    assert_close(weights, expected[0].half())
 
 
 def test_is_the_decoder_of_a_language_model():

@@ -168,8 +168,27 @@ def test_wrong_command_lines(options, message, capsys):
 
 
 def test_unknown_shapes_are_refused():
-    with pytest.raises(ValueError, match="--arch gpt5: no architecture of fairseq, and none of base, big"):
+    with pytest.raises(ValueError, match="--arch gpt5: no architecture of fairseq, and none of base, small, big"):
         decode.main(["--arch", "gpt5", "--cpu"])
+
+
+def test_a_shape_with_another_attention(bench):
+    (row,) = bench(TINY.replace("transformer_tiny", "transformer_tiny/mhe-mul"), "--modes auto")
+    assert row["arch"] == "transformer_tiny/mhe-mul" and row["lossless"]["auto"].startswith("2 of 2 identical")
+    whole, fewer = (
+        models.build_model(shape, models.build_task(shape))
+        for shape in map(models.shape_of, ("small/mha", "small/mhe-mul"))
+    )
+    assert fewer.attention_variant == "mhe-mul"
+    n, d = 4, 32  # of nine attentions: the projections of Q, K and V with their biases
+    saved = sum(p.numel() for p in whole.parameters()) - sum(p.numel() for p in fewer.parameters())
+    assert saved == 9 * ((3 * n**2 - 3 * n) * d**2 - 3 * n * d + 3 * (n - 1) * d)
+
+
+@pytest.mark.parametrize("name", ["small/gqa", "bart_base/mhe-mul"])
+def test_a_shape_without_that_attention_is_refused(name):
+    with pytest.raises(ValueError, match=f"--arch {name}: an architecture with an mhe_ twin, and behind / one of"):
+        models.shape_of(name)
 
 
 @pytest.mark.slow

@@ -27,6 +27,8 @@ def test_both_are_computed_for_each_score(tmp_path, capsys):
         ("variant,parameters,accuracy\nmha,400\n", "line 2: a value that is no number"),
         ("variant,parameters,accuracy\nmha,400,80,1\n", "line 2: a value that is no number"),
         ("variant,parameters,accuracy\nmha,0,80\n", "line 2: parameters and scores are more than 0"),
+        ("variant,parameters,accuracy\nmha,4,nan\n", "line 2: parameters and scores are more than 0"),
+        ("variant,parameters,accuracy\nmha,4,80\nmha,4,81\n", "line 3: mha stands there twice"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, capsys, text, message):
