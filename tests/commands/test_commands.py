@@ -211,6 +211,7 @@ def test_check_lossless_finds_stock_and_el_identical(data, checkpoint):
         assert "identical best hypotheses  60" in output and "lossless in float32" in output
 
 
+@pytest.mark.long
 def test_check_lossless_fails_where_scores_drift(data, checkpoint):
     output = check_lossless(data, f"--path {checkpoint('transformer')} --beam 4 --max-drift 0 --limit 16", ok=False)
     assert re.search(r"NOT lossless in float32: a score drifts by \S+, more than --max-drift 0", output)

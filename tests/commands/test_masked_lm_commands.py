@@ -10,7 +10,7 @@ from helpers.commands import run
 from el_fairseq.models import MHERobertaModel
 
 pytestmark = pytest.mark.slow
-VARIANTS = ("mhe-mul", "mhe-add", "mqa", "sha", "mha")
+VARIANTS = ("mhe-mul", "mhe-add", "mha", *(pytest.param(name, marks=pytest.mark.long) for name in ("mqa", "sha")))
 SIZES = (
     "--encoder-layers 2 --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --encoder-attention-heads 4 "
     "--max-positions 64 --dropout 0 --attention-dropout 0 --optimizer adam --batch-size 16 --seed 1 --log-format simple"
@@ -112,6 +112,7 @@ def test_a_body_is_trained_trained_on_and_fine_tuned(text, tasks, body, tmp_path
     assert right >= 36
 
 
+@pytest.mark.parametrize("body", ["mhe-mul"], indirect=True)
 def test_fine_tuning_starts_from_the_body(tasks, body, tmp_path):
     _, checkpoint, _ = body
     fine_tune(tasks[0], "sentence_prediction", body, tmp_path, "--lr 0 --max-update 1")

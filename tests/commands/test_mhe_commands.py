@@ -117,7 +117,11 @@ def test_two_processes_train_what_one_trains_with_twice_the_batches(data, tmp_pa
 SHORT = {"until": "--max-update 8"}
 
 
-@pytest.mark.parametrize("precision", ["", "common.bf16=true common.memory_efficient_bf16=true"], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "precision",
+    ["", pytest.param("common.bf16=true common.memory_efficient_bf16=true", marks=pytest.mark.long)],
+    ids=["fp32", "bf16"],
+)
 def test_hydra_trains_the_example(data, tmp_path, precision):
     overrides = (
         f"task.data={data} task.source_lang=src task.target_lang=tgt model.attention_variant=mhe-add {precision} "

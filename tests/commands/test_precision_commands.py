@@ -25,7 +25,10 @@ TASKS = {  # data, model, options of generation
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
+LONG = ("speech_to_text", "multilingual_translation")
+
+
+@pytest.mark.parametrize("task", [pytest.param(task, marks=[pytest.mark.long] * (task in LONG)) for task in TASKS])
 def test_bfloat16_is_float32_but_for_rounding(task, tmp_path, request):
     data, model, options = TASKS[task]
     folder = request.getfixturevalue(data)

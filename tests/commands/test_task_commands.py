@@ -107,6 +107,7 @@ def test_semisupervised_translation_generates_as_stock(data, tmp_path):
     assert "decoder state: peak" in output and "decodes with stock attention" not in output
 
 
+@pytest.mark.long
 def test_online_backtranslation_trains_and_generates_as_stock(mono, tmp_path):
     options = "--mono-langs src,tgt --valid-lang-pairs src-tgt"
     losses, outputs = [], []

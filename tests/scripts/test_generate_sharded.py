@@ -37,6 +37,7 @@ def expected(data, model):
     return one_process(data, model)
 
 
+@pytest.mark.long
 def test_a_killed_worker_loses_only_its_unit(data, model, expected, tmp_path):
     sharded = Sharded(data, model, tmp_path)
     process = sharded.start()

@@ -58,6 +58,7 @@ def test_training_logs_what_generation_scores(processes, data, tmp_path):
     assert found["rouge1"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_hydra_validates_with_it(data, tmp_path):
     overrides = (
