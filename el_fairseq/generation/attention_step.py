@@ -50,6 +50,12 @@ def mean_of_heads(weights, heads, like):
     return weights.float().to(like).mean(dim=heads)
 
 
+def _joint_fn(projections, incremental_state):
+    """``joint_linear_fn``, or None: prefixes have gone through the single projections, of which there are packed copies
+    then."""
+    return None if isinstance(incremental_state.get(CACHES), PrefixCaches) else joint_linear_fn(projections)
+
+
 class _SelfAttentionStep:
     """Self-attention of ``ELMultiheadAttention``."""
 
@@ -73,11 +79,8 @@ class _SelfAttentionStep:
         attention = self.attention
         self.cache = attention.self_cache(x.unsqueeze(0), self.incremental_state)
         projections = attention.q_proj, attention.k_proj, attention.v_proj
-        # Prefixes have gone through the single projections, of which there are packed copies then.
-        joins = self.cache.layout is Layout.PROJECTED and not isinstance(
-            self.incremental_state.get(CACHES), PrefixCaches
-        )
-        self.joint = joint_linear_fn(projections) if joins else None
+        joins = self.cache.layout is Layout.PROJECTED
+        self.joint = _joint_fn(projections, self.incremental_state) if joins else None
         if self.joint is None:
             self.query, self.key, self.value = map(linear_fn, projections)
 
@@ -177,7 +180,7 @@ class _SharedSelfAttentionStep:
         attention = self.attention
         self.cache = attention.self_cache(self.incremental_state)
         projections = attention.q_proj, attention.k_proj, attention.v_proj
-        self.joint = joint_linear_fn(projections)
+        self.joint = _joint_fn(projections, self.incremental_state)
         self.single = None if self.joint else [linear_fn(projection) for projection in projections]
 
 

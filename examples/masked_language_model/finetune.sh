@@ -55,11 +55,12 @@ COMMAND=(fairseq-train "$OUT/bin/$TASK" --user-dir el_fairseq --task sentence_pr
     --seed "$SEED" --valid-subset valid,test --best-checkpoint-metric accuracy --maximize-best-checkpoint-metric
     --required-batch-size-multiple 1 --no-epoch-checkpoints --save-dir "$RUN" --log-format simple --log-interval 100)
 COMMAND+=("${START[@]}" "${MORE[@]}")
-[[ -f $RUN/command ]] || printf '%q ' "${COMMAND[@]}" >"$RUN/command" # of a run that goes on it says less
+[[ -f $RUN/command ]] || printf '%q ' "${COMMAND[@]}" >"$RUN/command" # one that goes on is started with less
 python scripts/lib/measure.py "${COMMAND[@]}" >>"$RUN/train.log" 2>&1 ||
     fail "training failed; the log is $RUN/train.log"
 {
-    say_how "${COMMAND[@]}" | sed "1s|.*|command: $(sed 's/[&|\\]/\\&/g' "$RUN/command")|"
+    echo "command: $(cat "$RUN/command")"
+    say_how "${COMMAND[@]}" | tail -n +2
     grep -hE "valid on|measured:" "$RUN/train.log" | sed 's/^[^|]*|[^|]*| //'
 } >"$RUN/summary.part"
 mv "$RUN/summary.part" "$RUN/summary.log"

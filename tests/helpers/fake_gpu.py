@@ -165,6 +165,7 @@ def fake_gpu(answers=None, captures=True):
             "empty_cache": lambda: None,
         }.items():
             patch.setattr(torch.cuda, name, value)
+        patch.setattr(torch.version, "cuda", None)  # no kernel of Triton's can be launched
         # fake tensors cannot be copied to a device in inference mode
         patch.setattr(torch, "inference_mode", lambda mode=True: torch.no_grad() if mode else nullcontext())
         patch.setattr(plan, "capturer", _capture(watch) if captures else lambda device: None)

@@ -6,6 +6,7 @@ import platform
 import pytest
 from helpers.commands import run_module
 
+pytest.importorskip("triton", minversion="3.3")  # whose compiler is called as bench.kernels calls it
 kernels = pytest.importorskip(
     "bench.kernels", exc_type=ImportError
 )  # no triton, or one whose compiler is called otherwise

@@ -9,8 +9,8 @@ tensors, hidden states and output, never pass between warps; only the scores do.
 
 Small batches fill a GPU by dividing the source into splits, whose results a second kernel joins.
 
-Tested against the oracle in Triton's interpreter, and compiled for compute capability 8.0 and 9.0. It has not run on a
-GPU yet: of its speed nothing is known.
+Tested against the oracle in Triton's interpreter, and compiled for compute capability 8.0, 9.0 and 10.0. It has not
+run on a GPU yet: of its speed nothing is known.
 """
 
 from typing import NamedTuple
