@@ -16,6 +16,7 @@ from contextlib import suppress
 import torch
 
 from el_fairseq.generation.out_of_memory import is_out_of_memory
+from el_fairseq.generation.static_rows import StaticRows
 from el_fairseq.ops.kernels.trial import difference
 
 logger = logging.getLogger(__name__)
@@ -75,10 +76,11 @@ class GraphedStep:
         step: the ``DecoderStep``.
         caches: the ``StaticBeamCaches`` in its incremental state.
         capture: what ``capturer`` gave.
+        rows: the ``StaticRows`` of the step; None: its rows are those of the tokens.
     """
 
-    def __init__(self, step, caches, capture: Capture):
-        self.step, self.caches, self.capture = step, caches, capture
+    def __init__(self, step, caches, capture: Capture, rows: StaticRows | None = None):
+        self.step, self.caches, self.capture, self.rows = step, caches, capture, rows
         self.state, self.where = step.state, device_and_dtype(step.decoder)
         self.seen = None  # the tensors that the last step had
         self.tried = False  # whether there was a graph of these, or no memory for it
@@ -86,8 +88,14 @@ class GraphedStep:
 
     def __call__(self, tokens, encoder_out):
         """As of ``DecoderStep``; the features hold until the next step."""
-        x, padding = self.step.inputs(tokens), self.step.padding(tokens)
+        x, padding, rows = self.step.inputs(tokens), self.step.padding(tokens), self.rows
         self.step.set_source(encoder_out)
+        if rows is None:
+            return self._of_all_rows(x, padding)
+        features, attention = self._of_all_rows(rows.spread(x), rows.spread(padding))
+        return rows.gather(features), None if attention is None else rows.gather(attention)
+
+    def _of_all_rows(self, x, padding):
         tensors = (self.step.source, self.caches.mask)
         if self.seen is None or any(a is not b for a, b in zip(self.seen, tensors)):
             # What a capture must not do, such as to try a kernel, is done once without it.

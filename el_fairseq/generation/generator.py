@@ -129,7 +129,7 @@ class ELSequenceGenerator(SequenceGenerator):
         or keep books."""
         next_token = NextToken(self.model, self.temperature, plan)
         if not plan.prefill:
-            return StepSession(self.model, encoder_outs, next_token, plan.caches)
+            return StepSession(self.model, encoder_outs, next_token, plan)
         lengths = prefix_lengths(live.prefix_tokens, self.pad, self.eos, limit=max_len)
         given = live.prefix_tokens[:, : max(lengths)]
         tokens = torch.cat((live.last[:: self.beam_size].unsqueeze(1), given), dim=1)

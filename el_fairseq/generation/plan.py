@@ -17,6 +17,7 @@ once (``LOGLEVEL=DEBUG``, as of fairseq's commands).
 """
 
 import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +36,7 @@ from el_fairseq.generation.cuda_graph import Capture, capturer
 from el_fairseq.generation.decoder_step import POSITIONS, change_in_decoder, why_no_fast_step
 from el_fairseq.generation.free_memory import free_memory
 from el_fairseq.generation.prefill import why_no_prefill
+from el_fairseq.generation.static_rows import StaticRows
 from el_fairseq.modules.el_attention import ELMultiheadAttention
 from el_fairseq.modules.shared_kv_attention import SharedKVAttention
 from el_fairseq.ops import has_groups
@@ -51,12 +53,13 @@ MEMORY_SHARE = 1 / 32  # of the free memory is what keys and values of one cross
 class BatchPlan(NamedTuple):
     """How one batch is decoded; made once, by ``plan_batch``."""
 
-    one_product: bool  # log-probabilities are the log-softmax of one product, and go to one buffer
+    one_product: bool  # each model's log-probabilities are the log-softmax of one product, and go to one buffer
     fast_step: bool  # decoder steps on the fast path
     caches: list[CacheGroup | None]  # of each model's self-attentions; None: each row has entries of its own
     capture: Capture | None  # steps are replayed as CUDA graphs that this captures
     prefill: bool  # prefixes are read in one pass
     prune_late: bool  # sentences that have ended leave by halves
+    static_rows: StaticRows | None  # of captured steps, where the search prunes sentences at once
     by_groups: bool  # the search looks at the best of each group of log-probabilities, and decides without waiting
     whole_rows: bool  # all tokens and scores of each beam are kept in order, instead of back-pointers alone
 
@@ -72,13 +75,13 @@ def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | Non
     ensemble, search, beams = generator.model, generator.search, generator.beam_size
     no_prefill = "no prefixes" if prefix_tokens is None else why_no_prefill(generator)
     no_one_product = why_no_one_product(ensemble)
-    no_fast_step = no_one_product or why_no_fast_step(unwrapped(ensemble.single_model).decoder)
+    no_fast_step = no_one_product or _first_reason(why_no_fast_step(unwrapped(m).decoder) for m in ensemble.models)
     if no_prefill is not None and prefix_tokens is not None and not ensemble.has_encoder():
         log_once(f"prompts are read token by token, without a prefill: {no_prefill}")
     capture: Capture | None = None
     caches: list[CacheGroup | None] = [None] * ensemble.models_size
     whole_rows = why_whole_rows(generator, no_fast_step, no_prefill, prefix_tokens)
-    no_groups = whole_rows or why_no_groups(unwrapped(ensemble.single_model).decoder.output_projection.weight, beams)
+    no_groups = whole_rows or why_no_groups([unwrapped(m).decoder for m in ensemble.models], beams)
     no_graphs: str | None = "prefill"
     if no_prefill is not None:
         device = next(ensemble.single_model.parameters(), torch.empty(0)).device
@@ -100,7 +103,11 @@ def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | Non
         for model in ensemble.models:
             _log_what_was_changed(unwrapped(model))
     # Stock refuses a sentence that goes on after an end of sentence in its prefix.
-    prune_late = capture is not None and (prefix_tokens is None or not bool(prefix_tokens.eq(generator.eos).any()))
+    ends = prefix_tokens is not None and bool(prefix_tokens.eq(generator.eos).any())
+    prune_late = capture is not None and type(search) is BeamSearch and not ends
+    static_rows = None
+    if capture is not None and not prune_late:
+        static_rows = StaticRows(sentences * beams, beams, next(ensemble.single_model.parameters()).device)
     return BatchPlan(
         one_product=no_one_product is None,
         fast_step=no_fast_step is None,
@@ -108,6 +115,7 @@ def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | Non
         capture=capture,
         prefill=no_prefill is None,
         prune_late=prune_late,
+        static_rows=static_rows,
         by_groups=no_groups is None and not prune_late,
         whole_rows=whole_rows is not None,
     )
@@ -162,7 +170,8 @@ def shared_caches(model: nn.Module, search: Any, sentences: int, beams: int, cap
     """Make the caches of the self-attentions of a model for a batch where all beams of a sentence share one.
 
     In beam search beams have most of their ancestors in common, and one cache is faster and smaller. Those of sampling
-    and of diverse search have next to none in common: each would have to read the tokens of all.
+    and of diverse search have next to none in common: each would have to read the tokens of all. Where steps are captured
+    they share one, too: a GPU reads what it would read of caches of their own, and no entry has to move.
 
     Args:
         model: fairseq's.
@@ -190,7 +199,7 @@ def why_beams_apart(model: Any, search: Any, beams: int, device: torch.device, c
     """Why the beams of a sentence have caches of their own, or None."""
     if beams == 1 and not captures:
         return "there is one"
-    if type(search) is not BeamSearch:
+    if type(search) is not BeamSearch and not captures:
         return "they have little in common"
     decoder = getattr(model, "decoder", None)
     foreign = why_foreign(decoder)
@@ -207,19 +216,27 @@ def why_beams_apart(model: Any, search: Any, beams: int, device: torch.device, c
 
 
 def why_no_one_product(ensemble: Any) -> str | None:
-    """Why log-probabilities may not be the log-softmax of one product of one converted model, or None."""
+    """Why the log-probabilities of an ensemble's models, all converted, may not be the log-softmax of one product each, or
+    None."""
     if not has_stock_method(ensemble, "forward_decoder", EnsembleModel):
         return f"{type(ensemble).__name__}.forward_decoder is not stock's"
-    if ensemble.models_size > 1:
-        return f"an ensemble of {ensemble.models_size}"
     if torch.is_grad_enabled():
         return "gradients are wanted"
-    model = unwrapped(ensemble.single_model)
+    if not ensemble.has_incremental_states():
+        return "no incremental states"
+    return _first_reason(_why_no_one_product_in(unwrapped(model)) for model in ensemble.models)
+
+
+def _first_reason(reasons: Iterable[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _why_no_one_product_in(model: Any) -> str | None:
     decoder = getattr(model, "decoder", None)
     foreign = why_foreign(decoder)
     if foreign is not None:
         return foreign
-    if not (is_converted(model) and ensemble.has_incremental_states()):
+    if not is_converted(model):
         return "the model was not converted"
     if not is_plain_linear(getattr(decoder, "output_projection", None)):
         return "output_projection is not a plain Linear"
@@ -236,13 +253,11 @@ def why_no_one_product(ensemble: Any) -> str | None:
     return None
 
 
-def why_no_groups(weight: torch.Tensor, beams: int) -> str | None:
-    """Why the search looks at all log-probabilities of beams, or None.
-
-    Args:
-        weight: ``[V, D]``, of the output layer.
-        beams: M.
-    """
+def why_no_groups(decoders: list[Any], beams: int) -> str | None:
+    """Why the search looks at all log-probabilities of M beams, or None."""
+    if len(decoders) > 1:
+        return f"an ensemble of {len(decoders)}"
+    weight = decoders[0].output_projection.weight  # [V, D]
     if weight.device.type != "cpu":
         return f"no measurement on {weight.device.type}"
     if weight.dtype not in (torch.float32, torch.float64):
@@ -269,9 +284,10 @@ def why_whole_rows(
         return "--no-repeat-ngram-size reads all tokens"
     if no_fast_step is not None:
         return f"steps are not on the fast path: {no_fast_step}"
-    embed_positions = unwrapped(generator.model.single_model).decoder.embed_positions
-    if embed_positions is not None and type(embed_positions) not in POSITIONS:
-        return f"{type(embed_positions).__name__} may read all tokens"
+    for model in generator.model.models:
+        embed_positions = unwrapped(model).decoder.embed_positions
+        if embed_positions is not None and type(embed_positions) not in POSITIONS:
+            return f"{type(embed_positions).__name__} may read all tokens"
     if prefix_tokens is None:
         return None
     if no_prefill is not None:

@@ -13,6 +13,7 @@ from el_fairseq.cache import CACHES, PrefixCaches
 from el_fairseq.convert.attentions import layers_of
 from el_fairseq.convert.el_attention import draws_dropout, why_foreign
 from el_fairseq.generation.decoder_step import change_in_decoder, why_no_fast_step
+from el_fairseq.generation.next_token import mean_of_distributions
 from el_fairseq.generation.sequence_pass import prefill_pass
 
 CHUNK_TOKENS = 256  # whose distributions over the vocabulary are in memory at once
@@ -180,9 +181,9 @@ class PrefixSession:
     def _distributions(self, features):
         """Log-probabilities ``[n, V]`` from the features ``[n, D]`` of each model; they hold until the next ones."""
         if self.next_token.plan.one_product:
-            return self.next_token.normalize(features[0])
+            return self.next_token.normalize(features)
         lprobs = []
         for model, x in zip(self.next_token.ensemble.models, features):
             logits = model.decoder.output_layer(x.unsqueeze(0)).div_(self.next_token.temperature)
             lprobs.append(model.get_normalized_probs((logits, None), log_probs=True, sample=None).squeeze(0))
-        return lprobs[0] if len(lprobs) == 1 else torch.logsumexp(torch.stack(lprobs), dim=0) - math.log(len(lprobs))
+        return lprobs[0] if len(lprobs) == 1 else mean_of_distributions(torch.stack(lprobs))

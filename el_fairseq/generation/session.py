@@ -31,17 +31,20 @@ class StepSession:
         ensemble: fairseq's ``EnsembleModel``.
         encoder_outs: one a model, made for M beams.
         next_token: a ``NextToken``.
-        caches: of ``BatchPlan``.
+        plan: the ``BatchPlan``.
     """
 
-    def __init__(self, ensemble, encoder_outs, next_token, caches):
+    def __init__(self, ensemble, encoder_outs, next_token, plan):
         self.ensemble, self.encoder_outs, self.next_token = ensemble, encoder_outs, next_token
-        self.states = [{} if group is None else {CACHES: group} for group in caches]
+        self.states = [{} if group is None else {CACHES: group} for group in plan.caches]
+        self.static_rows = plan.static_rows
 
     def step(self, step, tokens):
         return self.next_token(tokens, self.encoder_outs, self.states)
 
     def reorder(self, order, pruned):
+        if self.static_rows is not None:
+            order, pruned = self.static_rows.follow(order, pruned)
         for model, state in zip(self.ensemble.models, self.states):
             if all(hasattr(cache, "moves_with_beams") for cache in state.values()):  # no walk through the modules
                 for cache in state.values():

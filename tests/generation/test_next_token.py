@@ -27,8 +27,8 @@ def no_gradients():
 
 def next_token_of(ensemble, temperature):
     one_product = why_no_one_product(ensemble) is None
-    fast = one_product and why_no_fast_step(ensemble.single_model.decoder) is None
-    plan = BatchPlan(one_product, fast, [None] * ensemble.models_size, None, False, False, False, whole_rows=True)
+    fast = one_product and all(why_no_fast_step(model.decoder) is None for model in ensemble.models)
+    plan = BatchPlan(one_product, fast, [None] * ensemble.models_size, None, False, False, None, False, whole_rows=True)
     return NextToken(ensemble, temperature, plan)
 
 
@@ -86,7 +86,6 @@ class Own(EnsembleModel):
 
 
 CASES = {
-    "two models": lambda model: None,
     "own ensemble": lambda model: None,
     "adaptive softmax": lambda model: None,
     "off": disable_el_attention,
@@ -105,10 +104,12 @@ def own_class(module, **methods):
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_not_one_product_decodes_as_it_does(case):
     model = build_model("transformer", WORDS, **(ADAPTIVE if case == "adaptive softmax" else {}))
-    models = [model, build_model("transformer", WORDS, seed=1)] if case == "two models" else [model]
-    enable_el_attention(models)
+    other = enable_el_attention(build_model("transformer", WORDS, seed=1))
+    enable_el_attention(model)
     CASES[case](model)
-    assert why_no_one_product((Own if case == "own ensemble" else EnsembleModel)(models))
+    kind = Own if case == "own ensemble" else EnsembleModel
+    assert why_no_one_product(kind([model])) and why_no_one_product(kind([other, model]))
+    assert why_no_one_product(EnsembleModel([other])) is None
 
 
 def test_with_gradients_the_ensemble_decodes():
@@ -127,12 +128,17 @@ def test_a_decoder_that_returns_nothing_but_features():
     assert attention is None
 
 
-def test_two_models_are_the_ensembles():
-    ensemble = EnsembleModel([enable_el_attention(build_model("transformer", WORDS, seed=seed)) for seed in (0, 1)])
-    actual = steps(ensemble, next_token_of(ensemble, 0.7))
+@pytest.mark.parametrize("archs", ["transformer bart_base", "transformer transformer mhe_transformer_wmt_en_de"])
+def test_ensembles(archs, float64):
+    models = [build_model(arch, WORDS, seed=seed, gain=2.0) for seed, arch in enumerate(archs.split())]
+    ensemble = EnsembleModel(enable_el_attention(models))
+    next_token = next_token_of(ensemble, 0.7)
+    assert next_token.plan.fast_step
+    actual = steps(ensemble, next_token)
     expected = steps(ensemble, stocks(ensemble, 0.7))
-    for (ours, _), (theirs, _) in zip(actual, expected):
-        assert torch.equal(ours, theirs)
+    for (ours, attention), (theirs, their_attention) in zip(actual, expected):
+        assert_close(ours, theirs)
+        assert_close(attention, their_attention)
 
 
 def test_an_embedding_that_has_grown_under_its_output_layer():

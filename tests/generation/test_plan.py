@@ -1,6 +1,7 @@
 """The plan: from what arithmetic and memory traffic cost, and from the memory at hand."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -144,4 +145,6 @@ def test_candidates_by_groups_where_that_is_less_work():
         (30000, torch.bfloat16, "equal numbers are frequent in torch.bfloat16"),
         (1000, torch.float32, "a vocabulary of 1000"),
     ):
-        assert module.why_no_groups(torch.empty(types, 1, dtype=dtype), 5) == reason
+        decoder = SimpleNamespace(output_projection=SimpleNamespace(weight=torch.empty(types, 1, dtype=dtype)))
+        assert module.why_no_groups([decoder], 5) == reason
+        assert module.why_no_groups([decoder, decoder], 5) == "an ensemble of 2"
