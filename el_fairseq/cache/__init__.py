@@ -2,10 +2,10 @@
 
 | file | whose entries | while |
 |---|---|---|
-| ``rows.py`` | each beam its own, which move with it | sampling, diverse and greedy search, stock's own generator |
+| ``rows.py`` | each beam its own, which move with it | other searches on a CPU; stock's own generator |
 | ``beams.py`` | all beams of a sentence together, a table of ancestors | beam search on a CPU |
-| ``static.py`` | the same, in tensors that stay | beam search by CUDA graphs |
-| ``prefix.py`` | a prefix once a sentence, what follows it by row | language models, after a prefill |
+| ``static.py`` | the same, in tensors that stay, after a prefix or none | steps by CUDA graphs |
+| ``prefix.py`` | a prefix once a sentence, what follows it by row | language models, after a prefill, on a CPU |
 | ``source.py`` | the source once a sentence | cross-attention |
 """
 

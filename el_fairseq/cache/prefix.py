@@ -85,13 +85,8 @@ class PrefixCache(Cache):
         self.entries = GrowingBuffer()
 
     def prefill(self, entries: torch.Tensor) -> None:
-        """Begin with the entries of all prefixes; those after a shorter one count 0 times what they hold, which has to
-        be a number for that."""
-        lengths, width = self.group.lengths, entries.size(3)
-        if min(lengths) < width:
-            after = torch.arange(width, device=entries.device) >= torch.tensor(lengths, device=entries.device)[:, None]
-            entries = entries.masked_fill(after[:, None, :, None], 0.0)  # [B, p] -> [B, 1, p, 1]
-        self.prefix = entries
+        """Begin with the entries of all prefixes, ``[P, B, K, p, C]``."""
+        self.prefix = only_prefixes(entries, self.group.lengths)
 
     def append(self, new, padding):
         """As of ``Cache``; ``padding`` is not kept: only rows of score -inf hold any, and they never come back."""
@@ -126,3 +121,13 @@ class PrefixCache(Cache):
 
     def tensors(self):
         return [tensor for tensor in (self.entries.storage, self.prefix) if tensor is not None]
+
+
+def only_prefixes(entries: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    """``entries [P, B, K, p, C]`` with zeros after each prefix: what is masked counts 0 times what it holds, which has
+    to be a number for that."""
+    if min(lengths) == entries.size(3):
+        return entries
+    ends = torch.tensor(lengths, device=entries.device).unsqueeze(1)
+    after = torch.arange(entries.size(3), device=entries.device) >= ends  # [B, p]
+    return entries.masked_fill(after[:, None, :, None], 0.0)  # -> [B, 1, p, 1]

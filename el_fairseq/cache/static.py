@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from el_fairseq.cache.beams import AncestorTable, refuse_mask
 from el_fairseq.cache.contract import Cache
 from el_fairseq.cache.layout import Layout, keys_and_values
+from el_fairseq.cache.prefix import only_prefixes
 from el_fairseq.ops import grouped_attention
 
 ROOM = 64  # steps that are made room for at once; a step has to be captured again after that many
@@ -27,8 +28,17 @@ class StaticBeamCaches(AncestorTable):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.steps = 0
+        self.filled = 0  # columns before this step's tokens
+        self.lengths: list[int] = []  # of the prefixes that come first
         self.place = torch.arange(self.beams, device=self.mask.device)  # the columns of this step's tokens
+
+    def start_after(self, lengths: list[int]) -> None:
+        """Begin with prefixes of so many tokens, once a sentence, which are ancestors of all its beams."""
+        self.lengths, self.filled = lengths, max(lengths)
+        counts = torch.tensor(lengths, device=self.mask.device).repeat_interleave(self.beams).unsqueeze(1)  # [N, 1]
+        after = torch.arange(self.filled, device=self.mask.device) >= counts
+        self.mask = torch.cat((self.mask.new_zeros(after.shape).masked_fill_(after, -math.inf), self.mask), dim=1)
+        self.place.add_(self.filled)
 
     def new_cache(self, layout):
         return self.remember(StaticBeamCache(layout, self))
@@ -39,9 +49,9 @@ class StaticBeamCaches(AncestorTable):
 
     def reorder(self, order):
         """As of ``CacheGroup``. There are other tensors where sentences are pruned or there has to be more room."""
-        self.steps += 1
+        self.filled += self.beams
         rows = self.mask.index_select(0, order)
-        pruned, full = rows.size(0) < self.mask.size(0), self.steps * self.beams == rows.size(1)
+        pruned, full = rows.size(0) < self.mask.size(0), self.filled == rows.size(1)
         if pruned:
             sentences = order[:: self.beams] // self.beams
             for cache in self.caches:
@@ -65,6 +75,11 @@ class StaticBeamCache(Cache):
     def __init__(self, layout: Layout, table: StaticBeamCaches):
         self.layout, self.table = layout, table
         self.entries: torch.Tensor | None = None
+
+    def prefill(self, entries: torch.Tensor) -> None:
+        """Begin with the entries of all prefixes, ``[P, B, K, p, C]``."""
+        room = self.table.mask.size(1) - entries.size(3)
+        self.entries = F.pad(only_prefixes(entries, self.table.lengths), (0, 0, 0, room))
 
     def append(self, new, padding):
         """As of ``Cache``; the table knows the padding since ``begin_step``."""

@@ -19,7 +19,8 @@ from el_fairseq.generation.next_token import NextToken
 from el_fairseq.generation.ngram_block import let_ngrams_block
 from el_fairseq.generation.out_of_memory import BatchSplitter
 from el_fairseq.generation.plan import plan_batch
-from el_fairseq.generation.prefill import PrefixSession, prefix_lengths
+from el_fairseq.generation.prefill import prefix_lengths
+from el_fairseq.generation.prefix_session import PrefixSession, StaticPrefixSession
 from el_fairseq.generation.pruning import Pruning
 from el_fairseq.generation.session import StepSession
 from el_fairseq.generation.source import source_and_lengths
@@ -133,10 +134,13 @@ class ELSequenceGenerator(SequenceGenerator):
         lengths = prefix_lengths(live.prefix_tokens, self.pad, self.eos, limit=max_len)
         given = live.prefix_tokens[:, : max(lengths)]
         tokens = torch.cat((live.last[:: self.beam_size].unsqueeze(1), given), dim=1)
-        session = PrefixSession(next_token, tokens, lengths, self.beam_size)
+        if plan.capture is None:
+            session = PrefixSession(next_token, tokens, lengths, self.beam_size)
+        else:
+            session = StaticPrefixSession(next_token, tokens, lengths, self.beam_size, plan, self.pad)
         if type(self.search) is BeamSearch and self.repeat_ngram_blocker is None:
             common = given[:, : min(lengths)]
-            scores = session.scores[:, : min(lengths)] - self.unk_penalty * common.eq(self.unk)
+            scores = session.prefixes.scores[:, : min(lengths)] - self.unk_penalty * common.eq(self.unk)
             live.start_after(common, scores.nan_to_num_(nan=-math.inf, neginf=-math.inf))
         return session
 

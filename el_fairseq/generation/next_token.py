@@ -17,8 +17,8 @@ PART_BYTES = 2**23  # of logits that are in memory at once on a CPU
 class NextToken:
     """The decoder step of an ensemble, from tokens to log-probabilities.
 
-    Converted decoders take their steps themselves (``ModelStep``), and their log-probabilities go to one buffer. Every other
-    ensemble decodes as it does.
+    Converted decoders take their steps themselves (``ModelStep``), and their log-probabilities go to one buffer. Every
+    other ensemble decodes as it does.
 
     Args:
         ensemble: fairseq's ``EnsembleModel``.
@@ -50,8 +50,8 @@ class NextToken:
         return self.lprobs[0] if len(features) == 1 else mean_of_distributions(self.lprobs)
 
     def _buffer_of(self, rows, like):
-        """``[models, rows, V]``, the first rows of the buffer; as far apart as ``best_of_rows`` wants them, where it reads
-        them."""
+        """``[models, rows, V]``, the first rows of the buffer; as far apart as ``best_of_rows`` wants them, where it
+        reads them."""
         vocabulary = self.each[0].vocabulary
         if self.buffer is None or self.buffer.size(1) < rows:
             width = row_width(vocabulary) if self.plan.by_groups else vocabulary

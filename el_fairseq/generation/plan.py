@@ -78,18 +78,16 @@ def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | Non
     no_fast_step = no_one_product or _first_reason(why_no_fast_step(unwrapped(m).decoder) for m in ensemble.models)
     if no_prefill is not None and prefix_tokens is not None and not ensemble.has_encoder():
         log_once(f"prompts are read token by token, without a prefill: {no_prefill}")
-    capture: Capture | None = None
-    caches: list[CacheGroup | None] = [None] * ensemble.models_size
     whole_rows = why_whole_rows(generator, no_fast_step, no_prefill, prefix_tokens)
     no_groups = whole_rows or why_no_groups([unwrapped(m).decoder for m in ensemble.models], beams)
-    no_graphs: str | None = "prefill"
-    if no_prefill is not None:
-        device = next(ensemble.single_model.parameters(), torch.empty(0)).device
-        capture = None if no_fast_step else capturer(device)
-        caches = [shared_caches(model, search, sentences, beams, capture is not None) for model in ensemble.models]
-        no_graphs = no_fast_step or (f"no CUDA graphs on {device.type}" if capture is None else "beams share no cache")
-    if not any(isinstance(group, StaticBeamCaches) for group in caches):
+    device = next(ensemble.single_model.parameters(), torch.empty(0)).device
+    capture = None if no_fast_step else capturer(device)
+    caches = [shared_caches(model, search, sentences, beams, capture is not None) for model in ensemble.models]
+    no_graphs = no_fast_step or (f"no CUDA graphs on {device.type}" if capture is None else "beams share no cache")
+    if not all(isinstance(group, StaticBeamCaches) for group in caches):
         capture = None
+    if no_prefill is None and capture is None:  # after prefixes rows have caches of their own
+        caches = [None] * ensemble.models_size
     for what, reason in (
         ("prefixes in one pass", no_prefill),
         ("log-probabilities in one buffer", no_one_product),
@@ -107,7 +105,7 @@ def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | Non
     prune_late = capture is not None and type(search) is BeamSearch and not ends
     static_rows = None
     if capture is not None and not prune_late:
-        static_rows = StaticRows(sentences * beams, beams, next(ensemble.single_model.parameters()).device)
+        static_rows = StaticRows(sentences * beams, beams, device)
     return BatchPlan(
         one_product=no_one_product is None,
         fast_step=no_fast_step is None,
@@ -170,8 +168,8 @@ def shared_caches(model: nn.Module, search: Any, sentences: int, beams: int, cap
     """Make the caches of the self-attentions of a model for a batch where all beams of a sentence share one.
 
     In beam search beams have most of their ancestors in common, and one cache is faster and smaller. Those of sampling
-    and of diverse search have next to none in common: each would have to read the tokens of all. Where steps are captured
-    they share one, too: a GPU reads what it would read of caches of their own, and no entry has to move.
+    and of diverse search have next to none in common: each would have to read the tokens of all. Where steps are
+    captured they share one, too: a GPU reads what it would read of caches of their own, and no entry has to move.
 
     Args:
         model: fairseq's.
@@ -216,8 +214,8 @@ def why_beams_apart(model: Any, search: Any, beams: int, device: torch.device, c
 
 
 def why_no_one_product(ensemble: Any) -> str | None:
-    """Why the log-probabilities of an ensemble's models, all converted, may not be the log-softmax of one product each, or
-    None."""
+    """Why the log-probabilities of an ensemble's models, all converted, may not be the log-softmax of one product each,
+    or None."""
     if not has_stock_method(ensemble, "forward_decoder", EnsembleModel):
         return f"{type(ensemble).__name__}.forward_decoder is not stock's"
     if torch.is_grad_enabled():

@@ -1,7 +1,7 @@
 """The rows of captured steps, of which some are live.
 
-A graph holds for so many rows. Searches that draw random numbers or keep books prune sentences at once, as in stock; the
-decoder keeps their rows, until half of its rows are of no use.
+A graph holds for so many rows. Searches that draw random numbers or keep books prune sentences at once, as in stock;
+the decoder keeps their rows, until half of its rows are of no use.
 """
 
 import torch
@@ -22,8 +22,8 @@ class StaticRows:
         self.live: torch.Tensor | None = None  # [N], in the decoder's numbering; None: all of them, in order
 
     def follow(self, order: torch.Tensor, pruned: bool) -> tuple[torch.Tensor, bool]:
-        """Translate what ``Session.reorder`` is told of the search's rows to those of the decoder, where rows that are not
-        live continue themselves, and are pruned when they are half of all."""
+        """Translate what ``Session.reorder`` is told of the search's rows to those of the decoder, where rows that are
+        not live continue themselves, and are pruned when they are half of all."""
         if self.live is None and not pruned:
             return order, False
         live = self.all if self.live is None else self.live

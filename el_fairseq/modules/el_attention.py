@@ -8,6 +8,7 @@ from torch import nn
 
 from el_fairseq.cache import Cache, CacheRequest, Layout, LayoutPlan, SourceCache, group_in, hidden_everywhere
 from el_fairseq.cache.prefix import PrefixCache
+from el_fairseq.cache.static import StaticBeamCache
 from el_fairseq.ops import el_output, el_query, grouped_attention, merge_masks
 from el_fairseq.ops.products import CHUNK_ROWS, apply_linear, drop_stale
 from el_fairseq.stock import changes_weights, is_plain_dropout, is_plain_linear, log_once
@@ -202,10 +203,10 @@ class ELMultiheadAttention(MultiheadAttention):
         """Begin decoding after prefixes.
 
         Args:
-            incremental_state: of the batch, with ``PrefixCaches`` in it.
+            incremental_state: of the batch, with ``PrefixCaches`` or ``StaticBeamCaches`` in it.
             hidden: ``[p, B, D]``, the inputs of this self-attention for the tokens of the prefixes.
         """
-        cache = cast(PrefixCache, self.self_cache(hidden, incremental_state, "prefix"))
+        cache = cast(PrefixCache | StaticBeamCache, self.self_cache(hidden, incremental_state, "prefix"))
         entries = self.entries_of(hidden, cache.layout)
         # Hidden states may be a view of something larger, which would stay in memory with them.
         is_view = cache.layout is Layout.HIDDEN

@@ -13,6 +13,7 @@ from torch import nn
 from el_fairseq.cache import Cache, Layout, SourceCache, group_in
 from el_fairseq.cache.contract import Attended
 from el_fairseq.cache.prefix import PrefixCache
+from el_fairseq.cache.static import StaticBeamCache
 from el_fairseq.ops import grouped_attention, grouped_sdpa, merge_masks
 from el_fairseq.stock import changes_weights
 
@@ -216,10 +217,11 @@ class SharedKVAttention(FairseqIncrementalState, nn.Module):
         """Begin decoding after prefixes.
 
         Args:
-            incremental_state: of the batch, with ``PrefixCaches`` in it.
+            incremental_state: of the batch, with ``PrefixCaches`` or ``StaticBeamCaches`` in it.
             hidden: ``[p, B, D]``, the inputs of this self-attention for the tokens of the prefixes.
         """
-        cast(PrefixCache, self.self_cache(incremental_state)).prefill(torch.stack(self.project(hidden, hidden)))
+        cache = cast(PrefixCache | StaticBeamCache, self.self_cache(incremental_state))
+        cache.prefill(torch.stack(self.project(hidden, hidden)))
 
     def source_cache(self, key: torch.Tensor, value: torch.Tensor, beams: int, incremental_state: dict) -> SourceCache:
         """The cache of this cross-attention: keys and values of the source ``[S, B, D]``, computed once."""

@@ -4,10 +4,11 @@ import logging
 
 import pytest
 import torch
+from fairseq.search import Sampling
 from fairseq.sequence_generator import SequenceGenerator
 from helpers.fake_graph import Waits, WaitsForAValueError, capture, imitate_graphs
 from helpers.models import assert_close, assert_same_hypotheses, batch, build_model, dictionary, write_out
-from helpers.random_cases import CASES, on_cpu, random_case
+from helpers.random_cases import CASES, on_cpu, random_case, random_lm_case
 from helpers.random_lms import build_lm
 from helpers.random_searches import SAMPLING
 
@@ -19,10 +20,11 @@ from el_fairseq.generation.cuda_graph import GraphedStep, verified
 from el_fairseq.generation.decoder_step import DecoderStep
 from el_fairseq.generation.hypotheses import FinishedHypotheses
 from el_fairseq.generation.newest_tokens import NewestTokens
+from el_fairseq.generation.static_rows import StaticRows
 
 WORDS = dictionary(30)
 BEAMS = 2
-SEEDS = range(CASES)
+SEEDS = [seed if seed % 4 == 0 else pytest.param(seed, marks=pytest.mark.long) for seed in range(CASES)]
 # Those of --decoder-layerdrop are of the CPU, and a GPU draws its samples from others: here they are the same.
 NO_DRAWS = {"decoder_layerdrop": 0}
 
@@ -50,6 +52,17 @@ def test_every_layout_gives_stocks_output(seed, captures):
         assert bool(captures) == works(model.decoder)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_prompts_are_continued_as_stock_does(seed, captures):
+    case = random_lm_case(seed)
+    model = case.build_model()
+    expected = on_cpu(case.stock([write_out(model)]))
+    for mode in ("on", "auto"):
+        enable_el_attention(model, mode)
+        case.assert_same(case.ours([model]), expected)
+        assert bool(captures) == works(model.decoder)
+
+
 @pytest.mark.parametrize("variant", ["mhe-mul", "mhe-add", "mqa", "sha"])
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("sentences", [1, 3])
@@ -73,6 +86,45 @@ def test_a_language_model_without_prefixes(beams, captures):
     assert captures and works(model.decoder)
 
 
+ENSEMBLES = [("transformer", "bart_base"), ("lm", "lm"), ("mhe_transformer_wmt_en_de", "transformer")]
+
+
+@pytest.mark.parametrize("archs", ENSEMBLES, ids=" ".join)
+@pytest.mark.parametrize("strategy", [None, Sampling], ids=["beam", "sampling"])
+def test_ensembles(archs, strategy, captures):
+    def build(arch, seed):
+        return build_lm(WORDS, seed=seed) if arch == "lm" else build_model(arch, WORDS, seed=seed)
+
+    def generate(kind, models):
+        torch.manual_seed(3)
+        search = None if strategy is None else strategy(WORDS, sampling_topk=5)
+        generator = kind(models, WORDS, beam_size=3, max_len_b=14, search_strategy=search)
+        return generator.generate(models, sample, prefix_tokens=prefix)
+
+    models = [build(arch, seed) for seed, arch in enumerate(archs)]
+    sample, prefix = batch(WORDS, [9, 4, 7]), None
+    if archs[0] == "lm":
+        prefix = torch.tensor([[5, 6, 7], [8, 1, 1], [9, 10, 1]])  # of different lengths
+        sample["net_input"] = {"src_tokens": prefix, "src_lengths": torch.tensor([3, 1, 2])}
+    expected = generate(SequenceGenerator, [write_out(model) for model in models])
+    enable_el_attention(models)
+    assert_same_hypotheses(generate(ELSequenceGenerator, models), expected)
+    assert len(captures) > 2 and all(works(model.decoder) for model in models)
+
+
+def test_sentences_that_leave_one_by_one_cost_no_capture_each(captures, monkeypatch):
+    """Sampling prunes at once; the decoder keeps the rows until half of them are of no use."""
+    monkeypatch.setattr(static, "ROOM", 64)
+    model, left = enable_el_attention(build_model("transformer", WORDS)), []
+    follow = StaticRows.follow
+    monkeypatch.setattr(StaticRows, "follow", lambda self, *given: left.append(given[1]) or follow(self, *given))
+    torch.manual_seed(0)
+    search = Sampling(WORDS)
+    generator = ELSequenceGenerator([model], WORDS, beam_size=2, max_len_b=60, search_strategy=search)
+    generator.generate([model], batch(WORDS, [5] * 16))
+    assert sum(left) > 8 and len(captures) <= 5
+
+
 def test_tokens_that_are_forced_behind_an_end(captures):
     """Stock's rule for prefixes refuses a sentence that should have left."""
     model, end = enable_el_attention(build_model("transformer", WORDS)), WORDS.eos()
@@ -87,8 +139,8 @@ def test_tokens_that_are_forced_behind_an_end(captures):
 
 def test_the_cases_are_captured(captures):
     counts = []
-    for seed in SEEDS:
-        case = random_case(seed)
+    for seed in range(40):
+        case = (random_case, random_lm_case)[seed % 2](seed)
         case.ours([enable_el_attention(case.build_model())])
         counts.append(len(captures))
         captures.clear()

@@ -99,15 +99,30 @@ SEARCHES = {
     "blocked n-grams": Rehearsal(options={"no_repeat_ngram_size": 3}),
     "language model": Rehearsal(models=("lm",)),
     "language model after prompts": Rehearsal(models=("lm",), prompts=True),
+    "language model after prompts, not captured": Rehearsal(models=("lm",), prompts=True, captures=False),
+    "language model after prompts, sampling": Rehearsal(
+        models=("lm",), prompts=True, strategy=search.Sampling, strategy_options={"sampling_topk": 5}
+    ),
     "sampling": Rehearsal(strategy=search.Sampling, strategy_options={"sampling_topk": 5}),
+    "sampling, not captured": Rehearsal(
+        strategy=search.Sampling, strategy_options={"sampling_topk": 5}, captures=False
+    ),
     "sampling, one beam": Rehearsal(strategy=search.Sampling, strategy_options={"sampling_topk": 5}, beams=1),
     "diverse": Rehearsal(
         strategy=search.DiverseBeamSearch, strategy_options={"num_groups": 2, "diversity_strength": 0.5}
     ),
+    "diverse, not captured": Rehearsal(
+        strategy=search.DiverseBeamSearch, strategy_options={"num_groups": 2, "diversity_strength": 0.5}, captures=False
+    ),
     "constrained": Rehearsal(
         strategy=search.LexicallyConstrainedBeamSearch, strategy_options={"representation": "ordered"}
     ),
+    "constrained, not captured": Rehearsal(
+        strategy=search.LexicallyConstrainedBeamSearch, strategy_options={"representation": "ordered"}, captures=False
+    ),
     "ensemble": Rehearsal(models=("transformer", "transformer")),
+    "ensemble, not captured": Rehearsal(models=("transformer", "transformer"), captures=False),
+    "ensemble of language models after prompts": Rehearsal(models=("lm", "lm"), prompts=True),
 }
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
+from helpers.kernel_bounds import watch_bounds
 from helpers.models import assert_close
 
 from el_fairseq.ops import hidden_attention, kernels, shared_kv_attention
@@ -13,6 +14,7 @@ from el_fairseq.ops.kernels import trial
 
 fused = pytest.importorskip("el_fairseq.ops.kernels.fused", exc_type=ModuleNotFoundError, reason="no triton")
 triton = pytest.importorskip("triton", exc_type=ModuleNotFoundError)
+InterpreterError = pytest.importorskip("triton.runtime.errors").InterpreterError
 pytestmark = pytest.mark.cuda
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -48,6 +50,12 @@ def products_of_bfloat16(monkeypatch):
         return interpreter.TensorHandle(bits.view(numpy.float32), triton.language.float32)
 
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
+
+
+@pytest.fixture(autouse=True)
+def accesses(monkeypatch):
+    """No kernel reads or writes outside of its tensors, in any of these tests."""
+    return watch_bounds(monkeypatch) if DEVICE == "cpu" else []
 
 
 def random(*shape, dtype=torch.float32):
@@ -228,3 +236,26 @@ def test_what_no_kernel_serves_goes_to_pytorch(as_on_a_gpu, case):
     expected, _, _ = shared_kv_attention(query, hidden, hidden, mask)
     assert torch.equal(hidden_attention(query, hidden, mask), expected)
     assert not trial.verified and not as_on_a_gpu()
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="only the interpreter is watched")
+class TestBounds:
+    def test_a_launch_is_watched(self, accesses):
+        attend(random(2, 4, 64), random(2, 70, 64), 2)
+        assert {what for what, _ in accesses} == {"load", "store"}
+
+    @pytest.mark.parametrize("hidden, padding", [((1, 70), (2, 70)), ((2, 70), (2, 60)), ((2, 70), (1, 70))], ids=str)
+    def test_tensors_smaller_than_the_launch_says(self, hidden, padding):
+        with pytest.raises(InterpreterError, match="load outside"):
+            attend(random(2, 4, 64), random(*hidden, 64), 2, padding=nothing_hidden(*padding))
+
+    @pytest.mark.parametrize("step", [0, 1])
+    def test_one_place_is_written_once(self, step):
+        @triton.jit
+        def write(x, step):
+            triton.language.store(x + triton.language.program_id(0) * step, 1.0)
+
+        if step:
+            write[(3,)](torch.empty(3), step)
+        with pytest.raises(InterpreterError, match="two stores" if step == 0 else "store outside"):
+            write[(4,)](torch.empty(3), step)
