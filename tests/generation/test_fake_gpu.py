@@ -23,7 +23,8 @@ pytestmark = [
 
 def documented():
     """``{search: cells}`` of the table."""
-    lines = [line.strip("| ").split(" | ") for line in TABLE.read_text().splitlines() if line.startswith("| ")]
+    searches = TABLE.read_text().partition("\n\n")[0]
+    lines = [line.strip("| ").split(" | ") for line in searches.splitlines() if line.startswith("| ")]
     return {cells[0]: cells for cells in lines[1:]}
 
 
@@ -35,6 +36,13 @@ def test_a_step_waits_as_often_as_documented(name):
     if name in CAPTURED:
         assert (found[2] == "0") == (not any(search in name for search in WAITING))
         assert not any(part in found[4] for part in ("decoder_step.py", "cuda_graph.py", "cache/", "static_rows.py"))
+
+
+@pytest.mark.parametrize("name", ["beam search", "language model after prompts"])
+def test_places_where_a_batch_waits_are_documented(name):
+    places = TABLE.read_text().partition("\n\n")[2]
+    for what, place in SEARCHES[name].run(SHORT).waits:
+        assert f"| {place} | {what} | " in places
 
 
 def test_the_table_has_every_search():

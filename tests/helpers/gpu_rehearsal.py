@@ -137,6 +137,17 @@ def cells_of(name):
     return [name, f"{kernels:.0f}", f"{sum(waits.values()):.0f}", f"{once:.0f}", places]
 
 
+def once_a_batch():
+    """``{(what, place): {search: times}}``: the waits of a batch outside of its steps."""
+    places = {}
+    for name, rehearsal in SEARCHES.items():
+        each_step = rehearsal.of_a_step()[1]
+        for key, count in rehearsal.run(SHORT).waits.items():
+            if key not in each_step:
+                places.setdefault(key, {})[name] = count
+    return places
+
+
 def main():
     logging.disable(logging.INFO)
     warnings.simplefilter("ignore")
@@ -146,3 +157,10 @@ def main():
     print("|---|---|---|---|---|")
     for name in SEARCHES:
         print("| " + " | ".join(cells_of(name)) + " |", flush=True)
+    print()
+    print("| where a batch waits outside of its steps | for | times, in how many of these searches |")
+    print("|---|---|---|")
+    for (what, place), times in sorted(once_a_batch().items(), key=lambda item: item[0][::-1]):
+        counts = Counter(times.values())
+        found = ", ".join(f"{count} in {searches}" for count, searches in sorted(counts.items()))
+        print(f"| {place} | {what} | {found} |")
