@@ -184,3 +184,29 @@ def test_a_run_by_another_name_with_more_options(shell, data, tmp_path):
     assert chosen == next(lenpen for lenpen, bleu in tried.items() if float(bleu) == best)
     assert len(re.findall(r"valid on '(?:valid|test)' subset", log)) == 2
     assert not list((tmp_path / "out").glob("mhe-mul*"))
+
+
+def explored(folder, name, options, nll, scores):
+    (folder / name).mkdir()
+    (folder / name / "summary.log").write_text(
+        f"command: fairseq-train DATA --arch mhe_transformer --lr 0.004 {options} --save-dir {name} --fast\n"
+        f"valid | valid on 'valid' subset | loss 4.9 | nll_loss {nll} | ppl 11\n"
+        + "".join(f"lenpen {lenpen}: validation BLEU = {score}\n" for lenpen, score in scores.items())
+    )
+
+
+def test_what_was_tried_in_its_order(load, tmp_path, monkeypatch, capsys):
+    module = load("translation/explored")
+    explored(tmp_path, "a-1", "--max-tokens 4096", 3.5, {"1.0": 26.0, "1.5": 26.0})
+    explored(tmp_path, "b-1", "--max-tokens 4096 --max-tokens 1024 --heads 2", 3.25, {"1.0": 28.0, "2.0": 29.5})
+    monkeypatch.setattr(sys, "argv", ["explored", str(tmp_path)])
+    module.main()
+    assert capsys.readouterr().out.splitlines() == [
+        "| `--max-tokens` | `--heads` | validation nll | BLEU | `--lenpen` |",
+        "|---|---|---|---|---|",
+        "| 1024 | 2 | 3.250 | 29.50 | 2.0 |",
+        "| 4096 | default | 3.500 | 26.00 | 1.0 |",
+    ]
+    (tmp_path / "a-1/summary.log").write_text("command: fairseq-train\n")
+    with pytest.raises(SystemExit, match="a-1/summary.log: no command"):
+        module.main()
