@@ -30,8 +30,8 @@ follow, and the exit status is 1 at the end. The last ten lines say what held an
 DIR/gpu_suite.tar.gz is what to send to the maintainers: what was printed (report.txt), how each stage ended
 (stages.jsonl), and all rows.
 
-* --only: just these stages, comma-separated. What a stage wrote to DIR earlier is replaced.
-* --resume: leave out the stages that have passed in DIR already, with the same commit.
+* --only: just these stages, comma-separated. What they wrote to DIR earlier is replaced, what the others wrote stays.
+* --resume: leave out the stages that have passed in DIR already, with the same commit, and on a GPU (or --cpu) as now.
 * --cpu: small shapes in float32 on the CPU, to try the suite itself; its numbers say nothing about a GPU, and it may
   take longer.
 * Python is that of .venv, or the first of python and python3 that has PyTorch. Nothing is installed.
@@ -66,7 +66,7 @@ stage() { # NAME SECONDS COMMAND...: run it if it is wanted, for so long at most
     local name="$1" limit="$2" started=$SECONDS status=0 ended=passed
     shift 2
     [[ " ${WANTED[*]} " == *" $name "* ]] || return 0
-    if [[ -n $RESUME ]] && grep -qsF "$(row "$name" passed)" "$OUT/stages.jsonl"; then
+    if [[ -n $RESUME && $COMMIT != unknown ]] && last_row "$name" | grep -qF "$(row "$name" passed)"; then
         printf '\n== %s: passed already\n' "$name"
         return
     fi
@@ -75,7 +75,8 @@ stage() { # NAME SECONDS COMMAND...: run it if it is wanted, for so long at most
     timeout --kill-after=5 "$limit" "$@" </dev/null || status=$?
     case $status in
         0) ;;
-        124 | 137) ended="out of time" ;;
+        124) ended="out of time" ;;
+        137) ended="killed" ;; # by Linux, for its memory; or by timeout, some seconds after the limit
         *) ended=failed ;;
     esac
     printf '\n== %s: %s, %s s\n' "$name" "$ended" $((SECONDS - started))
@@ -84,7 +85,11 @@ stage() { # NAME SECONDS COMMAND...: run it if it is wanted, for so long at most
 }
 
 row() { # NAME ENDED: the beginning of its row
-    printf '{"stage": "%s", "commit": "%s", "ended": "%s"' "$1" "$COMMIT" "$2"
+    printf '{"stage": "%s", "on": "%s", "commit": "%s", "ended": "%s"' "$1" "${CPU:+CPU}" "$COMMIT" "$2"
+}
+
+last_row() { # NAME
+    { grep -sF "\"stage\": \"$1\"" "$OUT/stages.jsonl" || true; } | tail -n 1
 }
 
 bench() { # NAME SECONDS FILE SCRIPT OPTIONS...: a benchmark whose rows go to FILE; SCRIPT: a path, or -m and a module
@@ -131,7 +136,7 @@ print(f"{gpu}, torch {torch.__version__}, CUDA {torch.version.cuda}, Python {pla
 all_passed() { # the last row of a stage counts
     local name
     for name in "${WANTED[@]}"; do
-        grep -F "\"stage\": \"$name\"" "$OUT/stages.jsonl" | tail -n 1 | grep -q '"ended": "passed"' || return 1
+        last_row "$name" | grep -q '"ended": "passed"' || return 1
     done
 }
 
@@ -142,11 +147,18 @@ COMMIT="$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
     die "PyTorch ($PYTHON) finds no GPU; --cpu tries the suite without one"
 "$PYTHON" -c 'import fairseq' >/dev/null 2>&1 || die "$PYTHON has no fairseq: $("$PYTHON" -c 'import fairseq' 2>&1 | tail -n 1)"
 mkdir -p "$OUT"
-[[ -n $RESUME ]] || rm -f "$OUT/stages.jsonl" "$OUT/report.txt"
+if [[ -z $RESUME && -f $OUT/stages.jsonl ]]; then # what is not run now keeps its rows
+    grep -vE "\"stage\": \"($(IFS='|'; echo "${WANTED[*]}"))\"" "$OUT/stages.jsonl" >"$OUT/stages.part" || true
+    mv "$OUT/stages.part" "$OUT/stages.jsonl"
+fi
+[[ -n $RESUME || -n $ONLY ]] || rm -f "$OUT/report.txt"
 suite 2>&1 | tee -a "$OUT/report.txt"
-"$PYTHON" -m scripts.bench.gpu_summary "$OUT" >"$OUT/summary.txt" || echo "no summary: see $OUT/report.txt" >"$OUT/summary.txt"
-(cd "$OUT" && find . -maxdepth 1 \( -name '*.jsonl' -o -name report.txt -o -name summary.txt \) -print0 |
-    tar --null -czf gpu_suite.tar.gz -T -)
+"$PYTHON" -m scripts.bench.gpu_summary "$OUT" >"$OUT/summary.txt"
+FILES=(report.txt summary.txt stages.jsonl)
+for name in "${STAGES[@]}"; do
+    [[ ! -f $OUT/$name.jsonl ]] || FILES+=("$name.jsonl")
+done
+tar -czf "$OUT/gpu_suite.tar.gz" -C "$OUT" "${FILES[@]}"
 printf '\n== summary\n'
 cat "$OUT/summary.txt"
 echo "to send: $OUT/gpu_suite.tar.gz (after $SECONDS s)"

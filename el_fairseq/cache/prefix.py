@@ -86,7 +86,10 @@ class PrefixCache(Cache):
 
     def prefill(self, entries: torch.Tensor) -> None:
         """Begin with the entries of all prefixes, ``[P, B, K, p, C]``."""
-        self.prefix = only_prefixes(entries, self.group.lengths)
+        kept = only_prefixes(entries, self.group.lengths)
+        # Hidden states may be a view of something larger, which would stay in memory with them.
+        is_view = kept is entries and self.layout is Layout.HIDDEN
+        self.prefix = kept.clone(memory_format=torch.contiguous_format) if is_view else kept.contiguous()
 
     def append(self, new, padding):
         """As of ``Cache``; ``padding`` is not kept: only rows of score -inf hold any, and they never come back."""

@@ -1,4 +1,4 @@
-"""Each row has entries of its own, which move with it, as in stock: sampling, diverse beam search, greedy search."""
+"""Each row has entries of its own, which move with it, as in stock: whatever is neither beam search nor captured."""
 
 import torch
 

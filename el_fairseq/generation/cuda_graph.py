@@ -132,6 +132,7 @@ class GraphedStep:
             problem = None if expected is None else self._problem(replay, expected)
         except (RuntimeError, MemoryError) as error:  # whatever the driver or a library does not let be captured
             if is_out_of_memory(error):
+                logger.info("no memory for a CUDA graph: the steps of this part of the batch are taken without")
                 return
             problem = f"{type(error).__name__}: {error}"
         finally:

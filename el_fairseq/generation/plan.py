@@ -82,17 +82,18 @@ def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | Non
     no_groups = whole_rows or why_no_groups([unwrapped(m).decoder for m in ensemble.models], beams)
     device = next(ensemble.single_model.parameters(), torch.empty(0)).device
     capture = None if no_fast_step else capturer(device)
-    caches = [shared_caches(model, search, sentences, beams, capture is not None) for model in ensemble.models]
-    no_graphs = no_fast_step or (f"no CUDA graphs on {device.type}" if capture is None else "beams share no cache")
-    if not all(isinstance(group, StaticBeamCaches) for group in caches):
-        capture = None
-    if no_prefill is None and capture is None:  # after prefixes rows have caches of their own
-        caches = [None] * ensemble.models_size
+    no_graphs: str | None = no_fast_step or f"no CUDA graphs on {device.type}"
+    if capture is not None:  # of all models or of none
+        no_graphs = _first_reason(why_beams_apart(m, search, beams, device, captures=True) for m in ensemble.models)
+        capture = None if no_graphs else capture
+    caches: list[CacheGroup | None] = [None] * ensemble.models_size
+    if no_prefill is not None or capture is not None:  # or else rows have caches of their own after the prefixes
+        caches = [shared_caches(model, search, sentences, beams, capture is not None) for model in ensemble.models]
     for what, reason in (
         ("prefixes in one pass", no_prefill),
         ("log-probabilities in one buffer", no_one_product),
         ("steps on the fast path", no_fast_step),
-        ("steps as CUDA graphs", None if capture else no_graphs),
+        ("steps as CUDA graphs", no_graphs),
         ("back-pointers alone", whole_rows),
         ("candidates by groups", no_groups),
     ):
@@ -169,7 +170,8 @@ def shared_caches(model: nn.Module, search: Any, sentences: int, beams: int, cap
 
     In beam search beams have most of their ancestors in common, and one cache is faster and smaller. Those of sampling
     and of diverse search have next to none in common: each would have to read the tokens of all. Where steps are
-    captured they share one, too: a GPU reads what it would read of caches of their own, and no entry has to move.
+    captured they share one, too, in which no entry has to move: as many entries are read as of caches of their own,
+    with M times the products, which a GPU has done before it has read them.
 
     Args:
         model: fairseq's.
@@ -222,7 +224,11 @@ def why_no_one_product(ensemble: Any) -> str | None:
         return "gradients are wanted"
     if not ensemble.has_incremental_states():
         return "no incremental states"
-    return _first_reason(_why_no_one_product_in(unwrapped(model)) for model in ensemble.models)
+    models = [unwrapped(model) for model in ensemble.models]
+    reason = _first_reason(map(_why_no_one_product_in, models))
+    if reason is None and len({model.decoder.output_projection.weight.size(0) for model in models}) > 1:
+        return "vocabularies of different sizes"
+    return reason
 
 
 def _first_reason(reasons: Iterable[str | None]) -> str | None:

@@ -107,7 +107,8 @@ class StaticPrefixSession:
 
     def __init__(self, next_token, tokens, lengths, beams, plan, pad):
         self.next_token, self.beams, self.pad = next_token, beams, pad
-        self.first, self.last = min(lengths), max(lengths)  # the steps after which prefixes are known no more
+        # until the first of these steps what follows is known of all rows, after the last of none
+        self.first, self.last = min(lengths), max(lengths)
         self.static_rows = plan.static_rows
         for group in plan.caches:
             group.start_after([length + 1 for length in lengths])

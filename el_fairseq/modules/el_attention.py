@@ -207,10 +207,7 @@ class ELMultiheadAttention(MultiheadAttention):
             hidden: ``[p, B, D]``, the inputs of this self-attention for the tokens of the prefixes.
         """
         cache = cast(PrefixCache | StaticBeamCache, self.self_cache(hidden, incremental_state, "prefix"))
-        entries = self.entries_of(hidden, cache.layout)
-        # Hidden states may be a view of something larger, which would stay in memory with them.
-        is_view = cache.layout is Layout.HIDDEN
-        cache.prefill(entries.clone(memory_format=torch.contiguous_format) if is_view else entries.contiguous())
+        cache.prefill(self.entries_of(hidden, cache.layout))
 
     def self_cache(self, x: torch.Tensor, incremental_state: dict, kind: Literal["prefix", "self"] = "self") -> Cache:
         """The cache of this self-attention, made where there is none yet.

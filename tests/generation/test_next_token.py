@@ -112,6 +112,11 @@ def test_what_is_not_one_product_decodes_as_it_does(case):
     assert why_no_one_product(EnsembleModel([other])) is None
 
 
+def test_vocabularies_of_different_sizes_are_left_to_stock():
+    models = [enable_el_attention(build_model("transformer", dictionary(size))) for size in (30, 34)]
+    assert why_no_one_product(EnsembleModel(models)) == "vocabularies of different sizes"
+
+
 def test_with_gradients_the_ensemble_decodes():
     with torch.enable_grad():
         ensemble = EnsembleModel([enable_el_attention(build_lm(WORDS))])

@@ -55,6 +55,7 @@ class Suite:
         (folder / "bin/python").write_text(fake)
         (folder / "bin/python").chmod(0o755)
         (folder / "rows").mkdir()
+        self.commit("first")
         self.answer(gpu="0", fairseq="0", hangs="nothing", fails="nothing", says="an error\n", passes="")
 
     def answer(self, **answers):
@@ -65,6 +66,13 @@ class Suite:
         environment = {**os.environ, "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}
         command = ["bash", self.script, *arguments]
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+
+    def commit(self, text):
+        """A repository, so that there is a commit to tell."""
+        (self.folder / "text").write_text(text)
+        git = ["git", "-C", self.folder, "-c", "user.name=x", "-c", "user.email=x@example.org"]
+        for words in (["init", "-q"], ["add", "text"], ["commit", "-qm", text]):
+            subprocess.run([*git, *words], check=True, capture_output=True)
 
     def calls(self):
         calls = self.folder / "calls"
@@ -95,9 +103,10 @@ def test_all_stages_in_turn(suite):
     assert done.stdout.startswith(report)
     assert done.stdout.splitlines()[-1].startswith("to send: results/gpu_suite.tar.gz (after ")
     assert suite.summary()["machine"] == "a GPU, torch 2.13.0, CUDA 12.9, Python 3.11"
-    assert suite.summary()["Triton kernel"] == suite.summary()["CUDA graphs"] == "no fallback reported"
+    assert suite.summary()["Triton kernel"] == "no fallback reported by attention"
+    assert suite.summary()["CUDA graphs"] == "no fallback reported by bart, gpt2, base"
     with tarfile.open(suite.folder / "results/gpu_suite.tar.gz") as sent:
-        assert set(sent.getnames()) == {"./report.txt", "./stages.jsonl", "./summary.txt"}
+        assert set(sent.getnames()) == {"report.txt", "stages.jsonl", "summary.txt"}
 
 
 def test_all_stages_end_within_nine_minutes(suite):
@@ -138,6 +147,9 @@ def test_only_some_stages_replace_only_theirs(suite):
     assert done.returncode == 0, done.stderr
     assert suite.ended("out") == {"bart": ("passed", 0), "memory": ("passed", 0)}
     assert suite.summary("out")["searches"] == "not run"
+    assert suite.summary("out")["Triton kernel"] == "not known"
+    suite.run("--only", "kernels", "--out", "out")
+    assert suite.ended("out") == dict.fromkeys(["bart", "memory", "kernels"], ("passed", 0))  # the others are kept
     assert (suite.folder / "out/base.jsonl").exists()
     assert not (suite.folder / "out/bart.jsonl").exists()  # the fake writes none
 
@@ -165,6 +177,23 @@ def test_resuming_takes_what_has_not_passed(suite):
     assert "kernels: passed already" in done.stdout
     suite.run()
     assert len(suite.calls()) == before + 1 + len(STAGES)  # without it, everything
+
+
+@pytest.mark.parametrize("first", [[], ["--cpu"]], ids=["another commit", "on a CPU"])
+def test_resuming_trusts_only_the_same(first, suite):
+    suite.run(*first)
+    if not first:
+        suite.commit("other")
+    before = len(suite.calls())
+    assert suite.run("--resume").returncode == 0
+    assert len(suite.calls()) == before + len(STAGES)
+
+
+def test_a_row_that_was_not_finished_costs_only_itself(suite):
+    (suite.folder / "rows/bart.jsonl").write_text(row() + "\n" + row()[:40])
+    suite.answer(fails="bart.jsonl")
+    suite.run()
+    assert suite.summary()["bart"] == "failed, batch 4 auto 2.00x; gpt2: passed; base: passed"
 
 
 def row(**values):
