@@ -10,8 +10,8 @@ set_options() {
         OPTIONS+=(--arch mhe_transformer --attention-variant "$1")
     fi
     OPTIONS+=(--encoder-layers 3 --decoder-layers 3 --encoder-embed-dim 128 --encoder-ffn-embed-dim 512
-        --encoder-attention-heads 4 --decoder-attention-heads 4 --encoder-normalize-before --decoder-normalize-before
+        --encoder-attention-heads 2 --decoder-attention-heads 2 --encoder-normalize-before --decoder-normalize-before
         --share-all-embeddings --dropout 0.2 --criterion label_smoothed_cross_entropy --label-smoothing 0.1
         --optimizer adam --adam-betas '(0.9, 0.98)' --lr 0.004 --lr-scheduler inverse_sqrt --warmup-updates 300
-        --max-tokens 4096 --disable-validation --no-epoch-checkpoints --log-format simple)
+        --max-tokens 1024 --disable-validation --no-epoch-checkpoints --log-format simple)
 }
