@@ -29,6 +29,7 @@ class NextToken:
     def __init__(self, ensemble, temperature, plan):
         self.ensemble, self.temperature, self.plan = ensemble, temperature, plan
         self.buffer = self.lprobs = None  # for the largest number of rows, and for that of the last step
+        self.each_lprobs = ()  # views of it, one a model
         self.each = [ModelStep(model, temperature, plan) for model in ensemble.models] if plan.one_product else []
 
     def __call__(self, tokens, encoder_outs, states):
@@ -45,9 +46,10 @@ class NextToken:
         rows = features[0].size(0)
         if self.lprobs is None or self.lprobs.size(1) != rows:
             self.lprobs = self._buffer_of(rows, features[0])
-        for step, x, out in zip(self.each, features, self.lprobs):
+            self.each_lprobs = self.lprobs.unbind()
+        for step, x, out in zip(self.each, features, self.each_lprobs):
             step.normalize(x, out)
-        return self.lprobs[0] if len(features) == 1 else mean_of_distributions(self.lprobs)
+        return self.each_lprobs[0] if len(features) == 1 else mean_of_distributions(self.lprobs)
 
     def _buffer_of(self, rows, like):
         """``[models, rows, V]``, the first rows of the buffer; as far apart as ``best_of_rows`` wants them, where it

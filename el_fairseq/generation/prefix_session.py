@@ -3,6 +3,7 @@
 import torch
 
 from el_fairseq.cache import CACHES, PrefixCaches
+from el_fairseq.generation.newest_tokens import NewestTokens
 from el_fairseq.generation.prefill import Prefixes
 
 
@@ -124,7 +125,7 @@ class StaticPrefixSession:
         if step > self.last:
             return self._decode(tokens), None
         goes_on = (self.prefixes.lengths >= step).repeat_interleave(self.beams)  # [N]
-        tokens = tokens._replace(last=tokens.last.masked_fill(goes_on, self.pad), may_be_padding=True)
+        tokens = NewestTokens(tokens.last.masked_fill(goes_on, self.pad), tokens.count, tokens.whole)
         return torch.where(goes_on.unsqueeze(1), self._known(step), self._decode(tokens)), None
 
     def reorder(self, order, pruned):

@@ -32,7 +32,13 @@ def path(data, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "models",
-    ["transformer:bart", pytest.param("el_transformer:lstm", marks=pytest.mark.long), "mhe:transformer:el_transformer"],
+    [
+        "transformer:bart",
+        *(
+            pytest.param(names, marks=pytest.mark.long)
+            for names in ("el_transformer:lstm", "mhe:transformer:el_transformer")
+        ),
+    ],
 )
 def test_an_ensemble_prints_what_stock_prints(data, path, models):
     expected = generate(data, path(models), STOCK)

@@ -83,7 +83,10 @@ def generate(folder, save_dir, task, *options):
     )
 
 
-@pytest.mark.parametrize("task", TASKS)
+LONG = ("multilingual_denoising", "span_masked_lm", "multilingual_language_modeling", "translation_multi_simple_epoch")
+
+
+@pytest.mark.parametrize("task", [pytest.param(task, marks=[pytest.mark.long] * (task in LONG)) for task in TASKS])
 def test_generates_as_stock(task, tmp_path, request):
     data, options, model, more, modes, hypotheses = TASKS[task]
     folder = request.getfixturevalue(data)

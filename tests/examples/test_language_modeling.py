@@ -181,6 +181,7 @@ def check_summaries(printed, out):
     assert "prompts are read token by token, without a prefill" not in (out / "generate.on").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_converted_gpt2_summarizes(shell, corpus, converted):
     options = ["--config", "full", "--model", converted, "--data-dir", corpus, "--tokens", 20, "--out", corpus / "out"]

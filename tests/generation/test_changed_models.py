@@ -54,7 +54,11 @@ def changed_ours(mode, before, change, name):
 
 @pytest.mark.parametrize(
     "mode, before",
-    [(mode, before) for mode, before in product(MODES, (False, True)) if not (before and mode == "el architecture")],
+    [
+        pytest.param(mode, before, marks=[pytest.mark.long] * (mode in ("on", "el architecture") and not before))
+        for mode, before in product(MODES, (False, True))
+        if not (before and mode == "el architecture")
+    ],
     ids=lambda value: value if isinstance(value, str) else "before" if value else "after",
 )
 @pytest.mark.parametrize("kind", CHANGES)

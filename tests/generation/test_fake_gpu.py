@@ -28,7 +28,10 @@ def documented():
     return {cells[0]: cells for cells in lines[1:]}
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+LONG = ("constrained, not captured", "diverse, not captured", "sampling, one beam")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in SEARCHES])
 def test_a_step_waits_as_often_as_documented(name):
     found, written = cells_of(name), documented()[name]
     assert (found[0], *found[2:]) == (written[0], *written[2:])
@@ -54,7 +57,7 @@ def test_steps_are_captured(name):
     assert SEARCHES[name].run(SHORT).captures == len(SEARCHES[name].models)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in SEARCHES])
 def test_sentences_end_and_leave(name):
     """What is done where something ends: hypotheses are stored, sentences are pruned, steps are captured anew."""
     answers = {"hypotheses.py: add": 1, "pruning.py": 2, "buffer.py": 1}

@@ -9,9 +9,11 @@ from el_fairseq import disable_el_attention, enable_el_attention
 from el_fairseq.cache import Layout
 from el_fairseq.convert.el_attention import use_el_attention
 
+SEEDS = [seed if 2 * seed < CASES else pytest.param(seed, marks=pytest.mark.long) for seed in range(CASES)]
+
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("seed", range(CASES))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_way_in_gives_stocks_output(seed, device):
     case = random_case(seed, device)
     model = case.build_model().to(device)

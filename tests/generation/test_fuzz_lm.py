@@ -10,9 +10,11 @@ from el_fairseq import enable_el_attention
 from el_fairseq.generation import ELSequenceGenerator
 from el_fairseq.generation.prefill import why_no_prefill
 
+SEEDS = [seed if 2 * seed < CASES else pytest.param(seed, marks=pytest.mark.long) for seed in range(CASES)]
+
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("seed", range(CASES))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_search_continues_prompts_as_stock(seed, device):
     case = random_lm_case(seed, device)
     model = case.build_model().to(device)
