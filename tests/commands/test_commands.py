@@ -42,7 +42,7 @@ def checkpoint(data, tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize("model", ["transformer", "bart"])
+@pytest.mark.parametrize("model", ["transformer", pytest.param("bart", marks=pytest.mark.long)])
 @pytest.mark.parametrize("options", ["--beam 4", "--beam 3 --print-alignment --prefix-size 1 --lenpen 0.5"])
 def test_generate_prints_what_stock_prints(data, checkpoint, model, options):
     path = checkpoint(model)

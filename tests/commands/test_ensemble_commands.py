@@ -68,7 +68,7 @@ def ids(output):
     return [int(line[2:].split("\t")[0]) for line in lines_of(output, "S")]
 
 
-@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize("multiple", [pytest.param(1, marks=pytest.mark.long), 8])
 def test_shards_are_the_whole(data, path, multiple):
     """Batch i belongs to shard i modulo their number; what an incomplete batch loses is lost before that."""
     options = f"--required-batch-size-multiple {multiple}"

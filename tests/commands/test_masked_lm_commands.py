@@ -10,7 +10,8 @@ from helpers.commands import run
 from el_fairseq.models import MHERobertaModel
 
 pytestmark = pytest.mark.slow
-VARIANTS = ("mhe-mul", "mhe-add", "mha", *(pytest.param(name, marks=pytest.mark.long) for name in ("mqa", "sha")))
+LONG = ("mhe-add", "mqa", "sha")
+VARIANTS = ("mhe-mul", "mha", *(pytest.param(name, marks=pytest.mark.long) for name in LONG))
 SIZES = (
     "--encoder-layers 2 --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --encoder-attention-heads 4 "
     "--max-positions 64 --dropout 0 --attention-dropout 0 --optimizer adam --batch-size 16 --seed 1 --log-format simple"

@@ -19,6 +19,7 @@ SAMPLE = batch(WORDS, [7, 4, 3])
 SEARCH = {"beam_size": 3, "max_len_a": 0, "max_len_b": 6}
 SIZE = {"encoder_layers": 1, "decoder_layers": 1, "seed": 1, "gain": 2.0, "encoder_normalize_before": True}
 MODES = ["on", "auto", "el architecture", "graph"]
+SHORT = [("on", True), ("auto", False), ("graph", False)]  # the others take long
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -55,7 +56,7 @@ def changed_ours(mode, before, change, name):
 @pytest.mark.parametrize(
     "mode, before",
     [
-        pytest.param(mode, before, marks=[pytest.mark.long] * (mode in ("on", "el architecture") and not before))
+        pytest.param(mode, before, marks=[pytest.mark.long] * ((mode, before) not in SHORT))
         for mode, before in product(MODES, (False, True))
         if not (before and mode == "el architecture")
     ],
