@@ -99,8 +99,8 @@ bench() { # NAME SECONDS FILE SCRIPT OPTIONS...: a benchmark whose rows go to FI
 on_gpu() {
     local bart=(--arch bart_large --source 1024 --shortest 1024 --tokens 140 --no-repeat-ngram-size 3 --fp16 --modes auto)
     stage kernels 35 "$PYTHON" -m pytest -m cuda -n 4 -p no:cacheprovider tests/ops tests/modules tests/cuda/test_attention.py
-    stage searches 55 "$PYTHON" -m pytest -m cuda -k 'not fuzz' -n 4 -p no:cacheprovider tests/generation \
-        tests/cuda/test_generation.py
+    stage searches 85 "$PYTHON" -m pytest -m cuda -k 'not fuzz' -n 4 -p no:cacheprovider tests/cuda/test_searches.py \
+        tests/cuda/test_generation.py tests/generation
     bench attention 50 attention.jsonl scripts/bench_attention.py --batch 1,8,64 --dim 768,1024 --dtype float16
     bench bart 110 bart.jsonl scripts/bench_decode.py "${bart[@]}" --modes auto,eager --batch 1,32 --rounds 3
     bench gpt2 45 gpt2.jsonl scripts/bench_decode.py --arch gpt2_medium --source 512 --shortest 512 --tokens 64 --fp16 \
@@ -108,8 +108,8 @@ on_gpu() {
     bench base 40 base.jsonl scripts/bench_decode.py --arch base --source 40 --tokens 40 --fp16 --modes auto \
         --batch 1,64,512 --rounds 3
     bench memory 35 memory.jsonl -m scripts.bench.state --batch 32,320 --source 256,1024
-    bench largest 70 largest.jsonl scripts/bench_decode.py "${bart[@]}" --batch 128,320 --rounds 1
-    bench budget 70 budget.jsonl scripts/bench_decode.py "${bart[@]}" --batch 16,64,128 --rounds 1 --memory-budget 16
+    bench largest 55 largest.jsonl scripts/bench_decode.py "${bart[@]}" --batch 128,320 --rounds 1
+    bench budget 55 budget.jsonl scripts/bench_decode.py "${bart[@]}" --batch 16,64,128 --rounds 1 --memory-budget 16
 }
 
 on_cpu() { # without haste: the machine may be a slow one
