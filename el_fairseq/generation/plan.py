@@ -81,11 +81,8 @@ def plan_batch(generator: Any, sentences: int, prefix_tokens: torch.Tensor | Non
     whole_rows = why_whole_rows(generator, no_fast_step, no_prefill, prefix_tokens)
     no_groups = whole_rows or why_no_groups([unwrapped(m).decoder for m in ensemble.models], beams)
     device = next(ensemble.single_model.parameters(), torch.empty(0)).device
-    capture = None if no_fast_step else capturer(device)
-    no_graphs: str | None = no_fast_step or f"no CUDA graphs on {device.type}"
-    if capture is not None:  # of all models or of none
-        no_graphs = _first_reason(why_beams_apart(m, search, beams, device, captures=True) for m in ensemble.models)
-        capture = None if no_graphs else capture
+    no_graphs = no_fast_step or why_no_graphs(ensemble, search, beams, device)
+    capture = None if no_graphs else capturer(device)
     caches: list[CacheGroup | None] = [None] * ensemble.models_size
     if no_prefill is not None or capture is not None:  # or else rows have caches of their own after the prefixes
         caches = [shared_caches(model, search, sentences, beams, capture is not None) for model in ensemble.models]
@@ -163,6 +160,13 @@ def _fits(request: CacheRequest) -> bool:
         return True  # twice as much as hidden states, and it grows: fewer sentences a batch is what helps
     free = free_memory(request.hidden.device)
     return free is None or 2 * request.hidden.nbytes <= MEMORY_SHARE * free
+
+
+def why_no_graphs(ensemble: Any, search: Any, beams: int, device: torch.device) -> str | None:
+    """Why steps on the fast path are not captured, or None. They are those of all models of an ensemble, or of none."""
+    if capturer(device) is None:
+        return f"no CUDA graphs on {device.type}"
+    return _first_reason(why_beams_apart(model, search, beams, device, captures=True) for model in ensemble.models)
 
 
 def shared_caches(model: nn.Module, search: Any, sentences: int, beams: int, captures: bool) -> CacheGroup | None:

@@ -7,7 +7,17 @@ from el_fairseq.generation.newest_tokens import NewestTokens
 from el_fairseq.generation.prefill import Prefixes
 
 
-class PrefixSession:
+class _AfterPrefixes:
+    """What both sessions have in common: ``next_token`` decodes, and there is no encoder."""
+
+    encoder_outs = None
+
+    def _decode(self, tokens):
+        lprobs, _ = self.next_token(tokens, [None] * len(self.states), self.states)
+        return lprobs
+
+
+class PrefixSession(_AfterPrefixes):
     """The prefixes of a batch, prefilled; and the decoder steps after them, of those sentences that need one.
 
     The search goes on as in stock: at each step the next token of every sentence, a given one while its prefix lasts.
@@ -20,8 +30,6 @@ class PrefixSession:
         lengths: tokens of each prefix, a list.
         beams: M.
     """
-
-    encoder_outs = None
 
     def __init__(self, next_token, tokens, lengths, beams):
         self.next_token, self.beams, self.device = next_token, beams, tokens.device
@@ -89,12 +97,8 @@ class PrefixSession:
             cache.keep(kept_slots, filler)
         self._index()
 
-    def _decode(self, tokens):
-        lprobs, _ = self.next_token(tokens, [None] * len(self.states), self.states)
-        return lprobs
 
-
-class StaticPrefixSession:
+class StaticPrefixSession(_AfterPrefixes):
     """As ``PrefixSession``, in static caches: after the shortest prefix all rows take captured steps. Where a longer
     one goes on, the token of a row is padding to the model, and its place in the cache is masked.
 
@@ -103,8 +107,6 @@ class StaticPrefixSession:
         plan: the ``BatchPlan``, with ``StaticBeamCaches``.
         pad: the number of the padding symbol.
     """
-
-    encoder_outs = None
 
     def __init__(self, next_token, tokens, lengths, beams, plan, pad):
         self.next_token, self.beams, self.pad = next_token, beams, pad
@@ -139,7 +141,3 @@ class StaticPrefixSession:
 
     def _known(self, step):
         return self.prefixes.known(step).repeat_interleave(self.beams, dim=0)
-
-    def _decode(self, tokens):
-        lprobs, _ = self.next_token(tokens, [None] * len(self.states), self.states)
-        return lprobs
