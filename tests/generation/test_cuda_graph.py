@@ -7,7 +7,6 @@ import torch
 from fairseq.search import Sampling
 from fairseq.sequence_generator import SequenceGenerator
 from helpers.fake_graph import Waits, WaitsForAValueError, capture, imitate_graphs
-from helpers.mixed_cases import mixed_case
 from helpers.models import assert_close, assert_same_hypotheses, batch, build_model, dictionary, write_out
 from helpers.random_cases import CASES, on_cpu, random_case, random_lm_case
 from helpers.random_lms import build_lm
@@ -129,19 +128,6 @@ def test_an_ensemble_is_captured_whole_or_not_at_all(captures):
     enable_el_attention(models)
     assert_same_hypotheses(ELSequenceGenerator(models, WORDS, **search).generate(models, sample), expected)
     assert not captures
-
-
-@pytest.mark.parametrize("number", [n if n % 6 == 0 else pytest.param(n, marks=pytest.mark.long) for n in range(60)])
-def test_mixed_cases(number, captures):
-    """Ensembles of unlike models among them."""
-    case = mixed_case(0, number)
-    models, stocks = case.build_models()
-    drawing = case.search.kind in SAMPLING and any(member.model.get("decoder_layerdrop") for member in case.members)
-    if drawing:
-        pytest.skip("draws of --decoder-layerdrop, see NO_DRAWS")
-    expected = on_cpu(case.members[0].stock(stocks))
-    enable_el_attention(models)
-    case.members[0].assert_same(case.members[0].ours(models), expected)
 
 
 def test_sentences_that_leave_one_by_one_cost_no_capture_each(captures, monkeypatch):
