@@ -175,7 +175,7 @@ def shared_caches(model: nn.Module, search: Any, sentences: int, beams: int, cap
     In beam search beams have most of their ancestors in common, and one cache is faster and smaller. Those of sampling
     and of diverse search have next to none in common: each would have to read the tokens of all. Where steps are
     captured they share one, too, in which no entry has to move: as many entries are read as of caches of their own,
-    with M times the products, which a GPU has done before it has read them.
+    with M times the products, for which a GPU has time while it reads (by the arithmetic; not measured).
 
     Args:
         model: fairseq's.

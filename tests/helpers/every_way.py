@@ -1,5 +1,6 @@
 """A case, decoded by stock and in every way that there is here, while unused memory holds NaN."""
 
+import traceback
 from collections import Counter
 from contextlib import contextmanager
 
@@ -48,7 +49,7 @@ def compare_every_way(mixed):
     Raises:
         DifferenceError: a way gives something else, or stops. Whatever stock raises, but that it found no hypothesis.
     """
-    case, found = mixed.members[0], Counter()
+    case, found, actual = mixed.members[0], Counter(), []
     models, stocks = mixed.build_models()
     with pytest.MonkeyPatch.context() as patch, poisoned_memory():
         compute_in_float64(patch)
@@ -68,9 +69,18 @@ def compare_every_way(mixed):
                     works = [verified.get(model.decoder, (None, not recordings))[1] for model in models]
                     assert all(works), "recorded steps are not those without"
                 except Exception as error:
+                    if expected is None and _refuses_a_prefix(error):
+                        found["stock and this refuse a prefix"] = 1
+                        continue
                     raise DifferenceError(way) from error
             found["hypotheses"] += sum(map(len, actual))
             found["steps recorded"] |= bool(recordings)
-    last = [max(len(hypo["tokens"]) for hypo in hypotheses) for hypotheses in actual]
+    last = [max(len(hypo["tokens"]) for hypo in hypotheses) for hypotheses in actual] or [0]
     found["a sentence ended early"], found["stock found nothing"] = int(min(last) < max(last)), int(expected is None)
     return found
+
+
+def _refuses_a_prefix(error):
+    """Whether fairseq's rule for prefixes raised: one has end-of-sentence after tokens that another rule has blocked."""
+    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    return isinstance(error, AssertionError) and frames[-1] == "_prefix_tokens"
