@@ -81,6 +81,6 @@ def compare_every_way(mixed):
 
 
 def _refuses_a_prefix(error):
-    """Whether fairseq's rule for prefixes raised: one has end-of-sentence after tokens that another rule has blocked."""
+    """Whether fairseq's rule for prefixes raised: one ends a sentence after tokens that another rule has blocked."""
     frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
     return isinstance(error, AssertionError) and frames[-1] == "_prefix_tokens"
