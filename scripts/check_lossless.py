@@ -82,12 +82,15 @@ def compare(cfg, mode, limit):
     """Run the check over the subset, with progress; returns the comparison."""
     task, models, batches, cuda = load(cfg)
     check = LosslessCheck(task, models, cfg.generation, mode)
-    for sample in progress_bar.progress_bar(batches, log_format="simple", log_interval=10, prefix="comparing"):
+    interval = max(1, len(batches) // 20)
+    progress = progress_bar.progress_bar(batches, log_format="simple", log_interval=interval, prefix="comparing")
+    for sample in progress:
         if not sample:
             continue
         sample = utils.move_to_cuda(sample) if cuda else sample
         prefix = sample["target"][:, : cfg.generation.prefix_size] if cfg.generation.prefix_size > 0 else None
         check.add(sample, prefix_tokens=prefix)
+        progress.log({"sentences": check.result.sentences, "identical": check.result.identical})
         if limit is not None and check.result.sentences >= limit:
             break
     return check.result
@@ -123,7 +126,9 @@ def report(result, mode, dtype, max_drift):
 
 
 def main(argv=None):
-    logging.basicConfig(format="%(asctime)s | %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
+    # force: some modules of fairseq configure logging when they are imported
+    style = {"format": "%(asctime)s | %(message)s", "datefmt": "%H:%M:%S"}
+    logging.basicConfig(**style, level=logging.INFO, stream=sys.stderr, force=True)
     logging.getLogger("el_fairseq").setLevel(logging.WARNING)
     mine, cfg = parse_args(argv)
     np.random.seed(cfg.common.seed)

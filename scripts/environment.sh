@@ -18,6 +18,12 @@ find_python() {
     return 1
 }
 
+# A line for each package that pip collects and for each large download, of all that pip says.
+install_progress() {
+    sed -unE -e 's/^Collecting ([^ ]+).*/    \1/p' -e 's/^ +Downloading .*\(([0-9.]+ [MG]B)\)/        \1/p' \
+        -e 's/^Installing collected packages.*/    installing them/p'
+}
+
 ensure_environment() {
     local stamp=.venv/el_fairseq.installed state python
     # The package is installed as a link to this folder: what changes in it is there at once, without another install.
@@ -27,14 +33,14 @@ ensure_environment() {
     fi
     if [[ ! -x .venv/bin/python ]]; then
         python="$(find_python)"
-        echo "Making .venv with $("$python" --version) and installing fairseq, PyTorch and this package into it,"
-        echo "in the versions of constraints.txt: about 2 minutes, 2.5 GB on disk, 6 GB where pip finds PyTorch for CUDA only. It is"
-        echo "done once. README.md, 'Two commands', says how to get the smaller one."
+        echo "Making .venv with $("$python" --version) and installing fairseq, PyTorch and this package into it, in the versions"
+        echo "of constraints.txt. It is done once, and takes about 2 minutes: 2.5 GB on disk, 6 GB where pip finds PyTorch with CUDA"
+        echo "only. README.md, 'Install', says how to get the smaller one."
         "$python" -m venv .venv
     fi
     .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt setuptools
-    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation -c constraints.txt \
-        --editable ".[test,quickstart,gpt2]"
+    .venv/bin/python -m pip install --disable-pip-version-check --no-build-isolation -c constraints.txt \
+        --editable ".[test,quickstart,gpt2]" | install_progress
     echo "$state" >"$stamp"
 }
 

@@ -14,3 +14,4 @@ ruff check .
 ruff format --check .
 mypy
 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+echo "Next: scripts/quickstart.sh trains a small model and generates with it; README.md has the commands for your own checkpoint."

@@ -25,10 +25,10 @@ def read_run(path):
     return found
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="the OUT of compare.sh")
-    folder = parser.parse_args().folder
+    folder = parser.parse_args(argv).folder
     runs = {name: folder / f"{name}-1" / "summary.log" for name in VARIANTS}
     runs = {name: read_run(path) for name, path in runs.items() if path.exists()}
     if "mha" not in runs:

@@ -109,13 +109,13 @@ def as_csv(results):
         print(f"{name},{results.bodies[name][0]:.0f},{shown}")
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the OUT of run.sh")
     parser.add_argument(
         "--csv", action="store_true", help="what scripts/retention.py reads: attention parameters, means"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     (as_csv if args.csv else markdown)(Results(args.folder))
 
 

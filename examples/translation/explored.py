@@ -57,10 +57,11 @@ def rows_of(folder):
     return header, rows
 
 
-def main():
-    if len(sys.argv) != 2:
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if len(argv) != 1:
         raise SystemExit(__doc__)
-    print_table(*rows_of(Path(sys.argv[1])))
+    print_table(*rows_of(Path(argv[0])))
 
 
 if __name__ == "__main__":

@@ -166,12 +166,12 @@ def as_csv(results):
         print(",".join([name, f"{next(iter(runs.values()))['attention']:.0f}", *means]))
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the OUT of compare.sh")
     parser.add_argument("--also", nargs="*", default=[], metavar="NAME", help="further runs, by the NAME of train.sh")
     parser.add_argument("--csv", action="store_true", help="what scripts/retention.py reads")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     results = Results(args.folder, [*VARIANTS, *args.also])
     if args.csv:
         as_csv(results)

@@ -2,11 +2,12 @@
 
 Usage: python -m scripts.bench.cpu_table run [--avx2] [--only NAME,...] [--rounds 3] [--json FILE]
                                              [--trained MODEL --trained-data DATA-BIN]
-       python -m scripts.bench.cpu_table print [--json FILE]
+       python -m scripts.bench.cpu_table {print,summary,state} [--json FILE]
 
 ``run`` calls bench_decode.py once a shape, because CTranslate2's threads disturb what comes after them, and leaves out
 what FILE has already for this kind of CPU. With --avx2 the libraries see a processor without AVX-512.
-``print`` writes the table in Markdown, the newest row of each shape and kind of CPU.
+``print`` writes the table in Markdown, the newest row of each shape and kind of CPU; ``summary`` the rows and columns
+that the README shows; ``state`` what the decoder keeps at its peak.
 """
 
 import argparse
@@ -40,11 +41,19 @@ SHAPES = {
 }
 LONG = ("BART", "GPT-2")  # of which one round is enough: they take many seconds
 COLUMNS = {"auto": "`auto`", "on": "`on`", "ctranslate2": "CTranslate2"}
+KINDS = {"AVX512": "AVX-512", "AVX2": "AVX2"}  # as PyTorch calls them, and as Intel does
+SUMMARY = {
+    "base 1": "Transformer base, 1 x 25 tokens",
+    "base 64": "Transformer base, 64 x 25 tokens",
+    "BART base 16": "BART base, 16 x 800 tokens",
+    "BART large 4": "BART large, 4 x 1,024 tokens",
+    "GPT-2 small 1": "GPT-2 small, a prompt of 256 tokens",
+}
 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "print"))
+    parser.add_argument("action", choices=("run", *TABLES))
     parser.add_argument("--avx2", action="store_true")
     parser.add_argument("--only", type=names, default=list(SHAPES), help=f"of {', '.join(SHAPES)}")
     parser.add_argument("--rounds", type=int, default=3)
@@ -90,17 +99,48 @@ def run(args):
     return bool(failed)
 
 
+def newest_of(rows):
+    """``{(shape, kind of CPU): row}``, the last of several."""
+    return {(row["label"], row["capability"]): row for row in rows}
+
+
 def table(rows):
     """Lines of Markdown: a row a shape; for each kind of CPU seconds of stock, and how much faster others are."""
-    newest = {(row["label"], row["capability"]): row for row in rows}
-    kinds = sorted({kind for _, kind in newest})
-    heads = [f"{kind}: stock, s | {' | '.join(COLUMNS.values())} | `auto` against CTranslate2" for kind in kinds]
+    newest = newest_of(rows)
+    kinds = [kind for kind in KINDS if any(found == kind for _, found in newest)]
+    heads = [f"{KINDS[kind]}: stock, s | {' | '.join(COLUMNS.values())} | `auto` against CTranslate2" for kind in kinds]
     yield "| shape | " + " | ".join(heads) + " |"
     yield "|---" * (1 + len(kinds) * (2 + len(COLUMNS))) + "|"
     for name in SHAPES:
         cells = [cell for kind in kinds for cell in _cells(newest.get((name, kind)))]
         if any(cells):
             yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+def summary(rows):
+    """Lines of Markdown: the shapes of SUMMARY, speed on each kind of CPU and decoder state, stock and both modes."""
+    newest = newest_of(rows)
+    heads = [f"{name}: stock | `auto` | `on`" for name in (*KINDS.values(), "decoder state")]
+    yield "| model and batch | " + " | ".join(heads) + " |"
+    yield "|---" * (1 + 3 * len(heads)) + "|"
+    for name, shown in SUMMARY.items():
+        of_kinds = [newest[name, kind] for kind in KINDS]
+        cells = [cell for row in of_kinds for cell in [f"{row['seconds']['stock']:.2f} s", *_cells(row)[1:3]]]
+        yield f"| {shown} | " + " | ".join([*cells, *_states(of_kinds[0]["state_mib"])]) + " |"
+
+
+def state(rows):
+    """Lines of Markdown: what the decoder keeps at its peak; it does not depend on the kind of CPU."""
+    newest = {name: row for (name, _), row in newest_of(rows).items()}
+    yield "| shape | stock | `auto` on a CPU | `on` | `on` against stock |"
+    yield "|---|---|---|---|---|"
+    for name in (name for name in SHAPES if name in newest):
+        mib = newest[name]["state_mib"]
+        yield f"| {name} | " + " | ".join([*_states(mib), f"{mib['stock'] / mib['on']:.1f}x less"]) + " |"
+
+
+def _states(mib):
+    return [f"{mib[mode]:,.1f} MiB" for mode in ("stock", "auto", "on")]
 
 
 def _cells(row):
@@ -111,11 +151,14 @@ def _cells(row):
     return [*found, f"{seconds['ctranslate2'] / seconds['auto']:.2f}x" if "ctranslate2" in seconds else ""]
 
 
+TABLES = {"print": table, "summary": summary, "state": state}
+
+
 def main(argv=None):
     args = parse_args(argv)
     if args.action == "run":
         raise SystemExit(run(args))
-    print("\n".join(table(read_rows(args.json))))
+    print("\n".join(TABLES[args.action](read_rows(args.json))))
 
 
 if __name__ == "__main__":

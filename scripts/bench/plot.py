@@ -1,8 +1,9 @@
-"""Figures from the benchmarks: throughput by batch size, memory by source length, attention variants by heads.
+"""Figures of the benchmarks: speed by batch size, memory by source length, variants by heads, and an overview.
 
 Usage: python -m scripts.bench.plot throughput OUT.png ROWS.jsonl [--label LABEL]    rows of bench_decode.py
        python -m scripts.bench.plot memory OUT.png ROWS.jsonl                        rows of bench.state
        python -m scripts.bench.plot training OUT.png ROWS.jsonl                      rows of bench.training
+       python -m scripts.bench.plot overview OUT.png ROWS.jsonl                      rows of bench.cpu_table
        python -m scripts.bench.plot parameters OUT.png                               from the formulas
 
 Where memory ran out a cross on the axis says so.
@@ -12,6 +13,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from .cpu_table import KINDS as CPUS
+from .cpu_table import SUMMARY, newest_of
 from .parameters import FORMULAS
 from .rows import read_rows
 
@@ -20,6 +23,7 @@ COLOURS = {"stock": "C0", "shared": "C1", "auto": "C2", "on": "C3", "ctranslate2
 COLOURS |= {"mha": "C0", "mhe": "C3", "mhe-mul": "C3", "mhe-add": "C6", "mqa": "C1", "sha": "C2"}
 HEADS = (1, 2, 4, 8, 16, 32)
 NAMES = {"shared": "keys and values shared by the beams", "on": "EL-attention", "per-beam": "keys and values per beam"}
+LABELS = {"auto": "--el-attention auto", "on": "--el-attention on"}
 
 
 def throughput(rows, path):
@@ -84,6 +88,41 @@ def training(rows, path):
     _save(figure, path)
 
 
+def overview(rows, path):
+    """The shapes of the README's table: decoder state, and time on each kind of CPU, in percent of stock's."""
+    newest = newest_of(rows)
+    figure, axes = _panels(1 + len(CPUS))
+    state = {name: newest[name, next(iter(CPUS))]["state_mib"] for name in SUMMARY}
+    _percent_bars(
+        axes[0], "decoder state", {name: {m: each[m] / each["stock"] for m in each} for name, each in state.items()}
+    )
+    for axis, (kind, name) in zip(axes[1:], CPUS.items()):
+        faster = {shape: newest[shape, kind]["speedup"] for shape in SUMMARY}
+        _percent_bars(axis, f"time, {name}", {shape: {m: 1 / each[m] for m in each} for shape, each in faster.items()})
+        axis.set_yticklabels([])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=3, bbox_to_anchor=(0.5, -0.08))
+    _save(figure, path)
+
+
+def _percent_bars(axis, title, parts):
+    """A group of bars for each shape; ``parts`` are parts of what stock needs, which is the line at 100 %."""
+    height = 0.4
+    for i, (mode, label) in enumerate(LABELS.items()):
+        found = [100 * each[mode] for each in parts.values()]
+        bars = axis.barh([g + i * height for g in range(len(parts))], found, height, color=COLOURS[mode], label=label)
+        for bar, value in zip(bars, found):  # within the bar where it is long, so that no number crosses the line
+            inside = value > 50
+            place = value - 1.5 if inside else value + 1.5
+            style = {"ha": "right", "color": "white"} if inside else {"ha": "left"}
+            axis.text(place, bar.get_y() + height / 2, f"{value:.0f} %", va="center", fontsize=8, **style)
+    axis.axvline(100, color=COLOURS["stock"], label="stock fairseq")
+    axis.set_yticks([group + height / 2 for group in range(len(parts))], [SUMMARY[name] for name in parts], fontsize=9)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 115)
+    axis.set_title(f"{title}, % of stock's", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
 def _panels(count):
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     import matplotlib
@@ -122,11 +161,12 @@ def _save(figure, path):
 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
 
 
-KINDS = {"throughput": throughput, "memory": memory, "training": training, "parameters": parameters}
+KINDS = {"throughput": throughput, "memory": memory, "training": training}
+KINDS |= {"overview": overview, "parameters": parameters}
 
 
 def main(argv=None):

@@ -27,5 +27,5 @@ def test_table_compares_with_the_first_output(load, tmp_path, monkeypatch, capsy
     monkeypatch.setattr("sys.argv", ["table.py", f"stock={tmp_path}/stock", f"ours={tmp_path}/ours"])
     load("pronunciation/table").main()
     *_, first, second = capsys.readouterr().out.splitlines()
-    assert first == "| stock | 33.3% | 4 of 4 | 1.5 | 7.5 MiB |"
-    assert second == "| ours | 33.3% | 3 of 4 | 0.9 | 2.5 MiB |"
+    assert first == "| stock | 33.3 % | 4 of 4 | 1.5 | 7.5 MiB |"
+    assert second == "| ours | 33.3 % | 3 of 4 | 0.9 | 2.5 MiB |"

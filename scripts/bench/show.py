@@ -1,0 +1,125 @@
+"""Tables from rows of the benchmarks, in Markdown; of rows that measure the same thing the last one counts.
+
+Usage: python -m scripts.bench.show {decode,peers,variants,training,linear,attention} ROWS.jsonl
+
+decode     rows of bench_decode.py: seconds of stock, and how many times faster each mode is
+peers      the same rows, those with another engine
+variants   rows of bench_decode.py --arch NAME/VARIANT: the attention variants against mha
+training   rows of bench.training: a step of each variant, against mha
+linear     rows of bench.linear: GFLOP/s of each product
+attention  rows of bench_attention.py: time and bytes of each layout
+"""
+
+import argparse
+from pathlib import Path
+
+from .rows import read_rows
+
+SEARCHES = {"beam": "", "greedy": ", greedy", "diverse": ", diverse groups"}
+
+
+def newest(rows, *keys):
+    """The rows in their order, without those that are measured again later; ``keys`` say what a row measures."""
+    last = {tuple(row.get(key) for key in keys): row for row in rows}
+    return [row for row in rows if last[tuple(row.get(key) for key in keys)] is row]
+
+
+def decode(rows):
+    rows = [row for row in rows if not row.get("peers") and "search" in row]
+    rows = newest(rows, "arch", "batch", "source", "shortest", "tokens", "search", "beam", "dtype")
+    modes = [mode for mode in ("auto", "on", "mixed") if any(mode in row["speedup"] for row in rows)]
+    yield ["model", "batch x source, generated", "stock", *(f"`{mode}`" for mode in modes), "commit"]
+    for row in rows:
+        faster = [f"{row['speedup'][mode]:.2f}x" if mode in row["speedup"] else "" for mode in modes]
+        yield [_shape(row), _sizes(row), f"{row['seconds']['stock']:.3f} s", *faster, row["commit"]]
+
+
+def peers(rows):
+    rows = newest([row for row in rows if row.get("peers")], "arch", "batch", "source", "tokens", "search", "beam")
+    yield ["model", "batch x source, generated", "stock", "`auto`", "CTranslate2", "`auto` against it", "commit"]
+    for row in rows:
+        times = [row["seconds"][name] for name in ("stock", "auto", "ctranslate2")]
+        shown = [*(f"{seconds:.3f} s" for seconds in times), f"{times[2] / times[1]:.2f}x"]
+        yield [_shape(row), _sizes(row), *shown, row["commit"]]
+
+
+def variants(rows):
+    """The column against stock is a median of rounds; that against mha is a quotient of medians."""
+    rows = newest(rows, "arch", "batch", "capability")
+    yield ["shape", "variant", "stock, s", "`auto`, s", "against stock", "against `mha`", "state: stock", "`auto`"]
+    base = {}
+    for row in rows:
+        shape, variant = row["arch"].split("/")
+        auto = row["seconds"]["auto"]
+        base.setdefault(shape, auto)
+        states = [f"{row['state_mib'][mode]:.1f} MiB" for mode in ("stock", "auto")]
+        times = [f"{row['seconds']['stock']:.3f}", f"{auto:.3f}", f"{row['speedup']['auto']:.2f}x"]
+        yield [shape, variant, *times, f"{base[shape] / auto:.2f}x", *states]
+
+
+def training(rows):
+    """A row a model, a column a variant; mha is the first of each."""
+    rows = newest(rows, "arch", "layers", "width", "heads", "variant", "attention_dropout", "capability")
+    models = {}
+    for row in rows:
+        towers = row["layers"] if row["arch"] == "mhe_roberta" else f"{row['layers']}+{row['layers']}"
+        name = f"`{row['arch']}`, {towers} layers, width {row['width']}, {row['heads']} heads"
+        name += f", attention dropout {row['attention_dropout']}" if row["attention_dropout"] else ""
+        models.setdefault(name, {})[row["variant"]] = row
+    yield ["model", *next(iter(models.values()))]
+    for name, found in models.items():
+        base = found["mha"]["ms"]
+        times = {v: f"{row['ms']:,.0f} ms" if v == "mha" else f"{base / row['ms']:.2f}x" for v, row in found.items()}
+        yield [name, *(f"{times[variant]}, {row['mib']:.0f} MiB" for variant, row in found.items())]
+
+
+def linear(rows):
+    products = [(dtype, name) for dtype in ("float32", "bfloat16") for name in ("linear", "packed")]
+    yield ["rows x inputs x outputs", *(f"{dtype}: {name}" for dtype, name in products)]
+    found = {}
+    for row in rows:
+        for name, gflops in row["gflops"].items():
+            shape = f"{row['rows']} x {row['shape'].replace('x', ' x ')}"
+            found.setdefault(shape, {})[row["dtype"].removeprefix("torch."), name] = gflops
+    for shape, gflops in found.items():
+        yield [shape, *(f"{gflops[product]:.0f}" for product in products)]
+
+
+def attention(rows):
+    yield ["batch x beam x source", "width, heads", "dtype", "layout", "ms", "MiB read", "of the floor"]
+    for row in newest(rows, "batch", "beam", "source", "dim", "heads", "dtype", "layout"):
+        sizes = [f"{row['batch']} x {row['beam']} x {row['source']}", f"{row['dim']}, {row['heads']}"]
+        measured = [f"{row['milliseconds']:.2f}", f"{row['mebibytes']:.1f}", f"{100 * row['of_floor']:.0f} %"]
+        yield [*sizes, row["dtype"], row["layout"], *measured]
+
+
+def _shape(row):
+    trained = "trained, beam 5" if row.get("weights", "random") != "random" else row["arch"]
+    return trained + SEARCHES[row["search"]] + ("" if row["dtype"] == "float32" else f", {row['dtype']}")
+
+
+def _sizes(row):
+    shortest, source = row["shortest"], row["source"]
+    lengths = source if shortest == source else f"{shortest}-{source}"
+    return f"{row['batch']} x {lengths}, {row['tokens']}"
+
+
+KINDS = {f.__name__: f for f in (decode, peers, variants, training, linear, attention)}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=list(KINDS))
+    parser.add_argument("rows", type=Path, metavar="ROWS.jsonl")
+    args = parser.parse_args(argv)
+    rows = read_rows(args.rows)
+    if not rows:
+        parser.error(f"{args.rows} has no rows")
+    header, *lines = KINDS[args.kind](rows)
+    print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
+    for cells in lines:
+        print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
