@@ -6,7 +6,7 @@ Usage: python -m scripts.tables [--check] [PAGE ...]
 A page says in a comment what stands between it and the next ``<!-- end -->``:
 
     <!-- table 1 of python -m examples.translation.table docs/results/multi30k -->
-    <!-- table 1 of docs/results/operators.txt -->
+    <!-- table 1 of docs/results/gpu_rehearsal.txt, columns 1-4 -->
     <!-- output of docs/results/quickstart.txt -->
 
 A table is the N-th one of what a command of this project prints, or of a file; an output is all of it, as a block of
@@ -26,7 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "checkpoints.md", "docs/*.md", "examples/*/README.md")
 BLOCK = re.compile(
-    r"^( *)<!-- (?:table (?P<number>\d+)|output) of (?P<source>[^>]+) -->\n(?P<body>.*?)^\1<!-- end -->$",
+    r"^(?P<indent> *)<!-- (?:table (?P<number>\d+)|output) of (?P<source>[^>,]+)(?:, columns 1-(?P<columns>\d+))? -->\n"
+    r".*?^(?P=indent)<!-- end -->$",
     re.DOTALL | re.MULTILINE,
 )
 COMMAND = re.compile(r"python -m ((?:scripts|examples)\.[\w.]+)(.*)")
@@ -45,23 +46,31 @@ def text_of(source):
     return printed.getvalue()
 
 
-def block(number, source):
-    """The lines that belong on a page: table ``number`` of ``source``, or all of it where ``number`` is None."""
+def block(number, source, columns=None):
+    """The lines that belong on a page: table ``number`` of ``source``, or all of it where ``number`` is None.
+
+    ``columns``: only so many, from the left.
+    """
     text = text_of(source)
     if number is None:
         return "".join(f"    {line}\n" if line else "\n" for line in text.rstrip("\n").split("\n"))
     tables = TABLE.findall(text)
     if not 1 <= int(number) <= len(tables):
         raise SystemExit(f"{source} has {len(tables)} tables, and a page asks for table {number}")
-    return tables[int(number) - 1]
+    table = tables[int(number) - 1]
+    return table if columns is None else "".join(_narrowed(line, int(columns)) for line in table.splitlines())
+
+
+def _narrowed(line, columns):
+    return "|".join(line.split("|")[: columns + 1]) + "|\n"
 
 
 def filled(text):
     """``text`` with every block as the results have it."""
 
     def replace(found):
-        indent, head = found[1], found[0].split("\n", 1)[0]
-        body = block(found["number"], found["source"])
+        indent, head = found["indent"], found[0].split("\n", 1)[0]
+        body = block(found["number"], found["source"], found["columns"])
         lines = "".join(indent + line if line.strip() else line for line in body.splitlines(keepends=True))
         return f"{head}\n\n{lines}\n{indent}<!-- end -->"
 

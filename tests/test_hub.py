@@ -227,8 +227,8 @@ def test_a_checkpoint_of_a_training_in_bf16_or_with_shards_loads_as_any_other(sa
     assert next(hub.parameters()).dtype is torch.float64 and converted(hub) == 2
 
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-IN_PYTHON = README[README.index("**In Python**") : README.index("**As an architecture**")]
+PAGE = (Path(__file__).parents[1] / "docs/generation.md").read_text()
+IN_PYTHON = PAGE[PAGE.index("## Python\n") : PAGE.index("## Architectures\n")]
 SNIPPETS = re.findall(r"```python\n(.*?)```", IN_PYTHON, re.DOTALL)
 
 
@@ -262,7 +262,7 @@ GIVEN = {"folder": {}, "languages": {"source_lang": "src", "target_lang": "tgt"}
 @pytest.mark.parametrize("given", GIVEN)
 @pytest.mark.parametrize("form", ["cfg", "args"])
 def test_whatever_loads_as_stock_is_enabled(saved, moved, form, given):
-    """The recipe of the README, where the training folder is gone."""
+    """The recipe of docs/generation.md, where the training folder is gone."""
     expected = answers(load(saved("transformer"), "transformer"), "transformer", beam=4)
     model, data = moved(form)
     hub = TransformerModel.from_pretrained(model, "model.pt", data, **GIVEN[given]).eval().double()

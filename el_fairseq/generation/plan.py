@@ -10,7 +10,7 @@ numbers takes
 Operations count by how many the device does while it reads a byte. Self-attention has no more than that: it expands or
 projects as much in either layout, and M beams read one past, or each its own (M = 1). That is the rule for a GPU. On a
 CPU products of a few rows are far from its full speed, and keys and values were faster in all that was measured but
-self-attention of small models (``docs/performance.md``). Each attention asks when a batch begins (``CacheRequest``).
+self-attention of small models (``docs/benchmarks.md``). Each attention asks when a batch begins (``CacheRequest``).
 
 **All the rest** is in one ``BatchPlan`` a batch. What was decided, and why, is logged at debug level, each decision
 once (``LOGLEVEL=DEBUG``, as of fairseq's commands).

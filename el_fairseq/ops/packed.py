@@ -1,7 +1,7 @@
 """Matrix products of oneDNN on a CPU, over a weight that was laid out for it once: float32, and bfloat16.
 
 PyTorch multiplies dense float32 matrices with MKL, which leaves AVX-512 unused on processors that are not Intel's, and
-reads a weight badly for a handful of rows; measurements in ``docs/performance.md``.
+reads a weight badly for a handful of rows; measurements in ``docs/performance-notes.md``.
 """
 
 import torch

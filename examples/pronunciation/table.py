@@ -67,10 +67,14 @@ def main():
         total = sum(map(len, reference.hypotheses.values()))
         state = stock_state if output.state is None else output.state
         shown = "not logged" if state is None else f"{state:.1f} MiB"
-        print(f"| {name} | {100 * output.error_rate():.1f} % | {same:,} of {total:,} | {output.seconds:.1f} | {shown} |")
+        print(
+            f"| {name} | {100 * output.error_rate():.1f} % | {same:,} of {total:,} | {output.seconds:.1f} | {shown} |"
+        )
     worst = max(output.error_rate() for _, output in outputs)
     if worst > args.max_error_rate:
-        sys.exit(f"phoneme error rate {100 * worst:.1f} %: more than {100 * args.max_error_rate:.0f} %, training went wrong")
+        sys.exit(
+            f"phoneme error rate {100 * worst:.1f} %: more than {100 * args.max_error_rate:.0f} %, training went wrong"
+        )
 
 
 if __name__ == "__main__":

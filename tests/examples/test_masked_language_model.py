@@ -214,9 +214,3 @@ def test_the_table_needs_what_is_compared(table, tmp_path):
     (tmp_path / "mha-1/mr-1/summary.log").write_text("valid on 'valid' subset | accuracy 70 | num_updates 5\n")
     with pytest.raises(SystemExit, match="no epoch with both .*; remove it"):
         table(tmp_path)
-
-
-def test_the_readme_has_the_table_of_the_logs(table):
-    lines = table(ROOT / "docs/results/masked-lm")
-    rows = "\n".join(line for line in lines if line.startswith("|"))
-    assert rows in (ROOT / "examples/masked_language_model/README.md").read_text()

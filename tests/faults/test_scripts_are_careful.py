@@ -33,7 +33,9 @@ NEEDED = {"torch.load": ("weights_only", True), "numpy.load": ("allow_pickle", F
 METHODS = {"extract", "extractall"}  # of archives: members are read instead
 ALLOWED = {  # file: what, and why
     "scripts/versions/check_install.py": {"shutil.rmtree"},  # pip's leavings, <repository>/build: a fixed name
-    "scripts/tables.py": {"importlib.import_module"},  # scripts.* and examples.* alone, as the pages of this project name them
+    "scripts/tables.py": {
+        "importlib.import_module"
+    },  # scripts.* and examples.* alone, as the pages of this project name them
 }
 
 
