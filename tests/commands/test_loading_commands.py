@@ -128,7 +128,8 @@ def test_a_truncated_checkpoint_is_called_truncated(data, trained, tmp_path):
 
 
 def test_the_documented_way_to_allow_a_class_allows_it(data, trained, tmp_path):
-    snippet = re.search(r"```python\n((?:(?!```).)*add_safe_globals.*?)```", (ROOT / "docs/compatibility.md").read_text(), re.S)[1]
+    page = (ROOT / "docs/compatibility.md").read_text()
+    snippet = re.search(r"```python\n((?:(?!```).)*add_safe_globals.*?)```", page, re.S)[1]
     (tmp_path / "my_package.py").write_text("class Settings:\n    def __init__(self):\n        self.depth = 3\n")
     make = f"import sys, torch; sys.path.insert(0, {str(tmp_path)!r}); from my_package import Settings\n"
     make += f"state = torch.load({str(trained / 'checkpoint_last.pt')!r}, weights_only=False)\n"
