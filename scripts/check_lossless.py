@@ -35,7 +35,7 @@ def parse_args(argv):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     own.add_argument("--el-attention", choices=["on", "auto"], default="on", help="default: on")
-    own.add_argument("--limit", type=int, metavar="N", help="compare the first N sentences only, longest first")
+    own.add_argument("--limit", type=int, metavar="N", help="stop after N sentences; short ones come first")
     own.add_argument("--max-drift", type=float, metavar="X", help="largest score difference (default: 1e-3 in float32)")
     mine, rest = own.parse_known_args(argv)
     args = options.parse_args_and_arch(options.get_generation_parser(), rest)

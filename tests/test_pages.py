@@ -78,7 +78,7 @@ def test_the_front_page_is_short():
 
 
 COMMAND = re.compile(
-    r"(?:[A-Z_]+=\S+ )*(?:fairseq-|(?:\.venv/bin/)?python |pip |scripts/|examples/|pre-commit |apt-get |sacrebleu )\S"
+    r"(?:[A-Z_]+=\S+ )*(?:fairseq-|(?:\.venv/bin/)?python |(?:pip|pre-commit|apt-get|sacrebleu|curl) |scripts/|examples/)\S"
 )
 OUTPUT = re.compile(r"<!-- output of .*?<!-- end -->", re.DOTALL)
 CODE = re.compile(r"(?:^    .*\n)+", re.MULTILINE)

@@ -1,8 +1,8 @@
 """``mhe_`` twins of every stock architecture of the models ``transformer``, ``transformer_lm`` and ``roberta``.
 
 Stock code builds the model, then the attentions named by ``--attention-variant-where`` are exchanged for those of
-``--attention-variant``; with ``mha`` the model is stock's, bit by bit. All other parameters start the same whatever the
-variant, if the seed is the same.
+``--attention-variant``; with ``mha`` the model is stock's, bit for bit. All other parameters start the same whatever
+the variant, if the seed is the same.
 """
 
 import logging

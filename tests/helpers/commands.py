@@ -20,9 +20,10 @@ ENTRIES = {
     f"fairseq-{name.replace('_', '-')}": f"fairseq_cli.{name}"
     for name in ("train", "generate", "interactive", "validate", "eval_lm", "preprocess", "hydra_train")
 }
-# Importing fairseq takes longer than most of these commands: one server imports it and forks a process for each.
+# Importing fairseq takes longer than most of these commands, and so does what the first optimizer makes PyTorch import:
+# one server imports both and forks a process for each command.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(list(ENTRIES.values()))
+SERVER.set_forkserver_preload([*ENTRIES.values(), "torch._dynamo"])
 BART = (  # these are tiny models
     "--arch bart_base --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 "
     "--encoder-layers 2 --decoder-layers 2 --encoder-attention-heads 4 --decoder-attention-heads 4"

@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from bench import cpu_table
+from bench import cpu_table, plot
 
 
 @pytest.fixture
@@ -51,8 +51,36 @@ def test_the_table_has_the_newest_row_of_each_kind(tmp_path, capsys):
     (tmp_path / "rows").write_text("\n".join(map(json.dumps, (old, row, other))))
     cpu_table.main(["print", "--json", str(tmp_path / "rows")])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == "| base 1 | 2.00 | 2.00x | 1.33x |  | 1.10x | 1.00 | 1.00x |  |  |  |"
+    assert lines[2] == "| base 1 | 1.00 | 1.00x |  |  |  | 2.00 | 2.00x | 1.33x |  | 1.10x |"
     assert len(lines) == 3 and len({line.count("|") for line in lines}) == 1
+
+
+def test_the_tables_and_the_figure_of_the_front_page(tmp_path, capsys, monkeypatch):
+    rows = [
+        {
+            "label": name,
+            "capability": kind,
+            "seconds": {"stock": 3.0 + i, "auto": 1.0},
+            "speedup": {"auto": 3.0 + i, "on": 1.5},
+            "state_mib": {"stock": 1200.0, "auto": 60.0, "on": 24.0},
+        }
+        for i, kind in enumerate(cpu_table.KINDS)
+        for name in cpu_table.SUMMARY
+    ]
+    (tmp_path / "rows").write_text("\n".join(map(json.dumps, rows)))
+    cpu_table.main(["summary", "--json", str(tmp_path / "rows")])
+    lines = capsys.readouterr().out.splitlines()
+    cells = "| 3.00 s | 3.00x | 1.50x | 4.00 s | 4.00x | 1.50x | 1,200.0 MiB | 60.0 MiB | 24.0 MiB |"
+    assert [line.removesuffix(cells) for line in lines[2:]] == [f"| {name} " for name in cpu_table.SUMMARY.values()]
+    assert len({line.count("|") for line in lines}) == 1
+    drawn = []
+    monkeypatch.setattr(plot, "_save", lambda figure, path: drawn.append(figure))
+    plot.main(["overview", str(tmp_path / "a.png"), str(tmp_path / "rows")])
+    widths = [[round(bar.get_width(), 1) for bar in axis.patches[::5]] for axis in drawn[0].axes]
+    assert widths == [[5.0, 2.0], [33.3, 66.7], [25.0, 66.7]]
+    capsys.readouterr()
+    cpu_table.main(["state", "--json", str(tmp_path / "rows")])
+    assert capsys.readouterr().out.splitlines()[2] == "| base 1 | 1,200.0 MiB | 60.0 MiB | 24.0 MiB | 50.0x less |"
 
 
 @pytest.mark.parametrize("options", [["--only", "huge"], ["--trained", "model.pt"]])

@@ -32,7 +32,7 @@ def calls(tmp_path):
 
 
 def test_the_package_is_installed_once_as_a_link(calls, tmp_path):
-    assert "--editable .[test,quickstart,gpt2]" in calls()[-1]
+    assert "--editable .[test,quickstart,gpt2]" in "".join(calls())
     with (tmp_path / "el_fairseq/__init__.py").open("a") as file:
         file.write("# another line\n")
     assert calls() == []
@@ -43,5 +43,5 @@ def test_what_is_installed_has_changed(name, calls, tmp_path):
     calls()
     with (tmp_path / name).open("a") as file:
         file.write("# another line\n")
-    assert "--editable" in calls()[-1]
+    assert "--editable" in "".join(calls())
     assert calls() == []
