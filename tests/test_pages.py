@@ -77,9 +77,8 @@ def test_the_front_page_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
-COMMAND = re.compile(
-    r"(?:[A-Z_]+=\S+ )*(?:fairseq-|(?:\.venv/bin/)?python |(?:pip|pre-commit|apt-get|sacrebleu|curl) |scripts/|examples/)\S"
-)
+PROGRAMS = r"fairseq-|(?:\.venv/bin/)?python |(?:pip|pre-commit|apt-get|sacrebleu|curl) |scripts/|examples/"
+COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:{PROGRAMS})\S")
 OUTPUT = re.compile(r"<!-- output of .*?<!-- end -->", re.DOTALL)
 CODE = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 ROW = re.compile(r"^\| `(?P<command>[^`]+)` \| (?:`(?P<test>tests/[^`]+)`)?", re.MULTILINE)
