@@ -13,6 +13,7 @@ attention  rows of bench_attention.py: time and bytes of each layout
 import argparse
 from pathlib import Path
 
+from .cpu_table import KINDS as CPUS
 from .rows import read_rows
 
 SEARCHES = {"beam": "", "greedy": ", greedy", "diverse": ", diverse groups"}
@@ -46,15 +47,25 @@ def peers(rows):
 def variants(rows):
     """The column against stock is a median of rounds; that against mha is a quotient of medians."""
     rows = newest(rows, "arch", "batch", "capability")
-    yield ["shape", "variant", "stock, s", "`auto`, s", "against stock", "against `mha`", "state: stock", "`auto`"]
+    yield [
+        "CPU",
+        "shape",
+        "variant",
+        "stock, s",
+        "`auto`, s",
+        "against stock",
+        "against `mha`",
+        "state: stock",
+        "`auto`",
+    ]
     base = {}
     for row in rows:
         shape, variant = row["arch"].split("/")
-        auto = row["seconds"]["auto"]
-        base.setdefault(shape, auto)
+        auto, cpu = row["seconds"]["auto"], CPUS[row["capability"]]
+        base.setdefault((cpu, shape), auto)
         states = [f"{row['state_mib'][mode]:.1f} MiB" for mode in ("stock", "auto")]
         times = [f"{row['seconds']['stock']:.3f}", f"{auto:.3f}", f"{row['speedup']['auto']:.2f}x"]
-        yield [shape, variant, *times, f"{base[shape] / auto:.2f}x", *states]
+        yield [cpu, shape, variant, *times, f"{base[cpu, shape] / auto:.2f}x", *states]
 
 
 def training(rows):
@@ -65,12 +76,12 @@ def training(rows):
         towers = row["layers"] if row["arch"] == "mhe_roberta" else f"{row['layers']}+{row['layers']}"
         name = f"`{row['arch']}`, {towers} layers, width {row['width']}, {row['heads']} heads"
         name += f", attention dropout {row['attention_dropout']}" if row["attention_dropout"] else ""
-        models.setdefault(name, {})[row["variant"]] = row
-    yield ["model", *next(iter(models.values()))]
-    for name, found in models.items():
+        models.setdefault((CPUS[row["capability"]], name), {})[row["variant"]] = row
+    yield ["CPU", "model", *next(iter(models.values()))]
+    for (cpu, name), found in models.items():
         base = found["mha"]["ms"]
         times = {v: f"{row['ms']:,.0f} ms" if v == "mha" else f"{base / row['ms']:.2f}x" for v, row in found.items()}
-        yield [name, *(f"{times[variant]}, {row['mib']:.0f} MiB" for variant, row in found.items())]
+        yield [cpu, name, *(f"{times[variant]}, {row['mib']:.0f} MiB" for variant, row in found.items())]
 
 
 def linear(rows):

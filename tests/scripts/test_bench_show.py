@@ -53,21 +53,25 @@ def test_variants_are_compared_with_mha(shown):
     times = {"mha": 3, "sha": 2}
     rows = [decoded({"stock": 6, "auto": took}, arch=f"small/{name}", **state) for name, took in times.items()]
     assert shown("variants", rows) == [
-        ["small", "mha", "6.000", "3.000", "2.00x", "1.00x", "8.0 MiB", "4.0 MiB"],
-        ["small", "sha", "6.000", "2.000", "3.00x", "1.50x", "8.0 MiB", "4.0 MiB"],
+        ["AVX2", "small", "mha", "6.000", "3.000", "2.00x", "1.00x", "8.0 MiB", "4.0 MiB"],
+        ["AVX2", "small", "sha", "6.000", "2.000", "3.00x", "1.50x", "8.0 MiB", "4.0 MiB"],
     ]
 
 
 def test_training_has_a_row_a_model(shown):
-    model = {"arch": "mhe_transformer", "layers": 3, "width": 64, "heads": 2, "capability": "AVX2"}
+    model = {"arch": "mhe_transformer", "layers": 3, "width": 64, "heads": 2}
     rows = [
-        {**model, "variant": name, "ms": ms, "mib": 7.4, "attention_dropout": dropout}
-        for dropout in (0.0, 0.1)
+        {**model, "variant": name, "ms": ms, "mib": 7.4, "attention_dropout": dropout, "capability": capability}
+        for dropout, capability in ((0.0, "AVX2"), (0.1, "AVX2"), (0.0, "AVX512"))
         for name, ms in (("mha", 1200), ("mhe-mul", 1000))
     ]
     name = "`mhe_transformer`, 3+3 layers, width 64, 2 heads"
     cells = ["1,200 ms, 7 MiB", "1.20x, 7 MiB"]
-    assert shown("training", rows) == [[name, *cells], [f"{name}, attention dropout 0.1", *cells]]
+    assert shown("training", rows) == [
+        ["AVX2", name, *cells],
+        ["AVX2", f"{name}, attention dropout 0.1", *cells],
+        ["AVX-512", name, *cells],
+    ]
 
 
 def test_products_and_attention(shown):
