@@ -18,6 +18,7 @@ OUT=quickstart
 read_options "out" "$@"
 # shellcheck source=scripts/environment.sh
 source "$HERE/environment.sh"
+SECONDS=0 # from here on, without the install
 
 mkdir -p "$OUT"
 UPDATES=1000 FIRST=200 # of the first stage
@@ -73,7 +74,7 @@ if ! is_there "$OUT/model.pt"; then
         train_until "$FIRST"
         cp "$OUT/checkpoints/checkpoint_last.pt" "$OUT/first.pt"
     fi
-    echo "after $FIRST updates four made-up words are (still with mistakes):"
+    echo "after $FIRST updates, and $SECONDS seconds in all, four made-up words are (still with mistakes):"
     pronounce "$OUT/first.pt"
     train_until "$UPDATES"
     cp "$OUT/checkpoints/checkpoint_last.pt" "$OUT/model.pt"
@@ -89,7 +90,7 @@ generate on el_translation --el-attention on
 echo
 python -m examples.pronunciation.table --max-error-rate 0.15 "stock=$OUT/generate.stock" \
     "el_translation (auto)=$OUT/generate.auto" "el_translation --el-attention on=$OUT/generate.on"
-echo "(Another kind of processor trains a slightly different model: its error rate may be half a percent higher or lower.)"
+echo "(Another kind of processor trains a slightly different model: with the same seed 10.6, 10.8 and 11.1 % were seen.)"
 
 echo
 echo "== 4/4 the same output? stock and --el-attention on, every hypothesis"
@@ -105,10 +106,10 @@ cat "$OUT/lossless.txt"
 
 cat <<END
 
-Done in $((SECONDS / 60)) minutes and $((SECONDS % 60)) seconds. All outputs and logs are in $OUT.
+Done in $((SECONDS / 60)) minutes and $((SECONDS % 60)) seconds. All outputs and logs are in $OUT; remove it to start again.
 Next, your own checkpoint: add "--user-dir el_fairseq --task el_translation" to your fairseq-generate command, and ask whether
 it is lossless there:
-    source .venv/bin/activate
+    cd $ROOT && source .venv/bin/activate
     fairseq-generate DATA-BIN --user-dir el_fairseq --task el_translation --path model.pt --beam 5
     python scripts/check_lossless.py DATA-BIN --path model.pt --beam 5 --limit 1000
 END

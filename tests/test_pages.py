@@ -1,9 +1,13 @@
 """README, docs and the examples' pages: links lead somewhere, tables are what was measured, the front page is short."""
 
+import json
 import re
 
 import pytest
+from bench import cpu_table, plot
+from bench.rows import read_rows
 from helpers.commands import ROOT
+from PIL import Image
 
 from scripts import tables
 
@@ -11,6 +15,16 @@ PAGES = tables.pages()
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+PROGRAMS = r"fairseq-|(?:\.venv/bin/)?python |(?:pip|pre-commit|apt-get|sacrebleu|curl|tensorboard) |scripts/|examples/"
+COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:{PROGRAMS})\S")
+INLINE = re.compile(r"`([^`]+)`")
+OF_THIS_PROJECT = re.compile(r"(?:[A-Z]+=\S+ )?\S*python \S|tensorboard |scripts/[\w/]+\.sh|examples/[\w/]+\.sh")
+OUTPUT = re.compile(r"<!-- output of .*?<!-- end -->", re.DOTALL)
+CODE = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
+ROW = re.compile(r"^\| `(?P<command>[^`]+)` \| (?:`(?P<test>tests/[^`]+)` \|)?(?P<note>.*)$", re.MULTILINE)
+ROWS = list(ROW.finditer((ROOT / "docs/commands.md").read_text()))
+LISTED = [row["command"].replace("\\|", "|") for row in ROWS]
+PRINTED_BY_OTHERS = "fairseq-generate --user-dir el_fairseq --task "  # what an example prints while it runs
 
 
 def ids(path):
@@ -73,44 +87,51 @@ def test_a_table_that_differs_is_noticed(tmp_path, monkeypatch, capsys):
         tables.main(["--check"])
 
 
+def test_the_picture_shows_what_was_measured():
+    """If it fails: python -m scripts.bench.plot overview docs/results/overview.png docs/results/cpu_table.jsonl"""
+    with Image.open(ROOT / "docs/results/overview.png") as image:
+        shown = json.loads(image.info["Description"])
+    assert shown == plot.percentages(read_rows(cpu_table.ROWS))
+
+
 def test_the_front_page_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
-PROGRAMS = r"fairseq-|(?:\.venv/bin/)?python |(?:pip|pre-commit|apt-get|sacrebleu|curl) |scripts/|examples/"
-COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:{PROGRAMS})\S")
-OUTPUT = re.compile(r"<!-- output of .*?<!-- end -->", re.DOTALL)
-CODE = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
-ROW = re.compile(r"^\| `(?P<command>[^`]+)` \| (?:`(?P<test>tests/[^`]+)`)?", re.MULTILINE)
-LISTED = {
-    row["command"].replace("\\|", "|"): row["test"] for row in ROW.finditer((ROOT / "docs/commands.md").read_text())
-}
-PRINTED_BY_OTHERS = "fairseq-generate --user-dir el_fairseq --task "  # what an example prints while it runs
-
-
 def commands(page):
-    """Every command in the blocks of code of a page, in one line each, without comments."""
-    for block in CODE.findall(OUTPUT.sub("", FENCED.sub("", page.read_text()))):
-        for line in block.replace("\\\n", " ").splitlines():
-            command = " ".join(re.sub(r"\s#\s.*", "", line).split())
-            if COMMAND.match(command) and not command.startswith(PRINTED_BY_OTHERS):
-                yield command
+    """Every command of a page in one line each, without comments: in its blocks of code, and among its words."""
+    text = OUTPUT.sub("", FENCED.sub("", page.read_text()))
+    lines = [line for block in CODE.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+    words = [word for word in INLINE.findall(CODE.sub("", text)) if OF_THIS_PROJECT.match(word)]
+    for line in [*lines, *words]:
+        command = " ".join(re.sub(r"\s#\s.*", "", line).split())
+        if COMMAND.match(command) and not command.startswith(PRINTED_BY_OTHERS):
+            yield command
 
 
 def matches(listed, command):
-    return re.fullmatch(re.escape(listed).replace(re.escape("..."), ".*"), command)
+    """Whether a command is the one that is listed, or the bare name of its script."""
+    return listed.startswith(f"{command} ") or re.fullmatch(re.escape(listed).replace(re.escape("..."), ".*"), command)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "checkpoints.md"], ids=ids)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in ("checkpoints.md", "commands.md")], ids=ids
+)
 def test_every_command_is_run_or_listed_as_not_run(page):
     """In docs/commands.md; those of checkpoints.md have a test of their own."""
     assert [c for c in commands(page) if not any(matches(listed, c) for listed in LISTED)] == []
 
 
 def test_every_command_that_is_listed_is_printed_and_its_test_is_there():
-    printed = {command for page in PAGES for command in commands(page)}
+    printed = {command for page in PAGES if page.name != "commands.md" for command in commands(page)}
     assert len(LISTED) > 50
     assert [listed for listed in LISTED if not any(matches(listed, command) for command in printed)] == []
-    for test in filter(None, LISTED.values()):
-        name, _, function = test.partition("::")
-        assert f"def {function}(" in (ROOT / name).read_text(), test
+
+
+def test_the_tests_that_are_named_are_there_and_know_the_script():
+    for row in (row for row in ROWS if row["test"]):
+        name, _, function = row["test"].partition("::")
+        text = (ROOT / name).read_text()
+        assert f"def {function}(" in text, row["test"]
+        script = re.search(r"(?:scripts|examples)[/.](?:\w+[/.])*(?!py\b|sh\b)(\w+)", row["command"])
+        assert not script or row["note"].strip(" |") or script[1].removeprefix("bench_") in text, row["test"]

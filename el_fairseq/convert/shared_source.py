@@ -21,7 +21,7 @@ def reorder_encoder_out(encoder: Any, model: nn.Module, encoder_out: EncoderOut,
     """In place of the encoder's ``reorder_encoder_out``: expand nothing, and re-index only when a sentence leaves.
 
     A generator's first call repeats each sentence M times: that is noted instead of done. Later calls speak of rows
-    (``new_order [B'·M]``); the sentences behind them stay. Any other first order is carried out as it is; so is the
+    (``new_order [B'·M]``); the sentences after them stay. Any other first order is carried out as it is; so is the
     first one where something was hooked or put onto what reads the source, and sees it once a beam in stock.
 
     Args:

@@ -14,7 +14,7 @@ MIB = 2**20
 
 
 def state_bytes(*holders: Any) -> int:
-    """Bytes behind all tensors in ``holders`` (nested dicts, lists, objects with ``tensors()``), each storage once."""
+    """Bytes of all tensors in ``holders`` (nested dicts, lists, objects with ``tensors()``), each storage once."""
     storages: dict[int, int] = {}
     for tensor in _tensors(holders):
         storage = tensor.untyped_storage()

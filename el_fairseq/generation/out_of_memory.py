@@ -3,7 +3,7 @@
 Rows are split and text is not trimmed: what becomes of a sentence can depend on the width of its batch (by rules that
 last as long as the longest prefix, by positions of an alignment), and has to stay the same. Features of speech are cut
 to the longest utterance of a part, because encoders refuse more; what their convolutions make of the end of an
-utterance depends on the padding behind it, in stock too.
+utterance depends on the padding after it, in stock too.
 """
 
 import logging

@@ -7,8 +7,8 @@ Between them stands attention with the shared keys and values, one head wide::
 
 The paper gives every head its own keys and values: ``k + e^K_h`` or ``k (1 + e^K_h)``, and likewise the values.
 Nothing of that has to be done to the keys and values themselves. ``mul``: the factor of the keys moves to the query,
-that of the values behind the weighted sum. ``add``: the term of the keys adds one number to a whole row of scores,
-which softmax cancels; that of the values is added behind the weighted sum, as often as the attention weights of the
+that of the values after the weighted sum. ``add``: the term of the keys adds one number to a whole row of scores,
+which softmax cancels; that of the values is added after the weighted sum, as often as the attention weights of the
 row sum to.
 """
 
@@ -41,7 +41,7 @@ def mhe_query(query: torch.Tensor, variant: str, q_embed: torch.Tensor, k_embed:
 def mhe_output(
     context: torch.Tensor, variant: str, v_embed: torch.Tensor, mass: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The values' embeddings, behind the weighted sum: ``c_h (1 + e^V_h)`` (mul) or ``c_h + e^V_h`` (add).
+    """The values' embeddings, after the weighted sum: ``c_h (1 + e^V_h)`` (mul) or ``c_h + e^V_h`` (add).
 
     Args:
         context: ``[N, H, T, d]``, the weighted sums.

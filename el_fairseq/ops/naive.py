@@ -41,7 +41,7 @@ def multi_head_attention(query, source, params, num_heads, padding):
 def el_attention(query, source, params, num_heads, padding):
     """EL-attention (arXiv 2105.04779, section 3.2): the same result, from the source states alone.
 
-    Head by head the key projection moves into the query and the value projection behind the weighted sum. The key
+    Head by head the key projection moves into the query and the value projection after the weighted sum. The key
     bias adds the same number to every score of a row, so it is dropped. Shapes as in ``multi_head_attention``.
     """
     (w_q, b_q), (w_k, _), (w_v, b_v), out = (params[name] for name in ("q", "k", "v", "out"))

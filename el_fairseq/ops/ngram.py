@@ -11,7 +11,7 @@ def block_repeated_ngrams_(lprobs: torch.Tensor, tokens: torch.Tensor, size: int
 
     Args:
         lprobs: ``[N, V]`` scores of the next token.
-        tokens: ``[N, t]`` in int64, what the hypotheses hold so far, without padding behind it.
+        tokens: ``[N, t]`` in int64, what the hypotheses hold so far, without padding after it.
         size: n, at least 1.
 
     Returns:

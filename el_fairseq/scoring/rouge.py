@@ -25,7 +25,7 @@ class RougeConfig(FairseqDataclass):
     rouge_sentences: ChoiceEnum(["punctuation", "newline"]) = field(  # type: ignore[valid-type]
         default="punctuation",
         metadata={
-            "help": "where a sentence ends, for ROUGE-Lsum: at newlines and behind . ! or ? before white space; or at "
+            "help": "where a sentence ends, for ROUGE-Lsum: at newlines and after . ! or ? before white space; or at "
             "newlines only"
         },
     )

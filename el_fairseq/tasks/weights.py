@@ -72,7 +72,7 @@ def refuse_useless(models: Iterable[nn.Module | None], hypotheses: list[list[dic
 
 
 class ShapeErrors:
-    """Says, behind the shapes that torch names when weights do not fit, what they mean.
+    """Says, after the shapes that torch names when weights do not fit, what they mean.
 
     Args:
         model: whose weights will be loaded.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Articles as prompts for GPT-2: each cut to fit, with " TL;DR:" behind it, as numbers of tokens.
+"""Articles as prompts for GPT-2: each cut to fit, with " TL;DR:" after it, as numbers of tokens.
 
 GPT2-FOLDER is what convert_hf_gpt2.py wrote. OUT is ready for fairseq-preprocess --only-source, a line an article.
 """

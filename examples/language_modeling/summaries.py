@@ -29,7 +29,7 @@ class Run(Output):
         self.state, self.stock_state = map(float, state.groups()) if state else (None, None)
 
     def summary(self, sentence, bpe):
-        """What the best hypothesis has behind the prompt, as one line of text."""
+        """What the best hypothesis has after the prompt, as one line of text."""
         tokens = self.best(sentence)[0].split()[len(self.prompts[sentence]) :]
         return " ".join(bpe.decode(" ".join(token for token in tokens if token.isdigit())).split())
 

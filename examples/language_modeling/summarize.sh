@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Summaries by a GPT-2 that reads " TL;DR:" behind an article: stock against EL-attention.
+# Summaries by a GPT-2 that reads " TL;DR:" after an article: stock against EL-attention.
 
 set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -12,7 +12,7 @@ usage: examples/language_modeling/summarize.sh --config full --model GPT2-FOLDER
        examples/language_modeling/summarize.sh --config tiny --data-dir DIR [--text-dir DIR] [--updates N] [--tokens N]
                                                [--out OUT] [-- FAIRSEQ-GENERATE OPTIONS...]
 
-Cuts articles to fit, puts " TL;DR:" behind them, and lets GPT-2 go on for up to 100 tokens, beam 4: with the stock task
+Cuts articles to fit, puts " TL;DR:" after them, and lets GPT-2 go on for up to 100 tokens, beam 4: with the stock task
 and with EL-attention (auto, on). Prints identical hypotheses, seconds and decoder state, and writes the summaries.
 
 --config full   GPT2-FOLDER is what convert_hf_gpt2.py wrote

@@ -82,9 +82,9 @@ class Results:
 
 
 def spread(values):
-    """``mean ± the largest distance from it``."""
+    """``mean ± the largest distance from it``; of one value itself."""
     mean = statistics.mean(values)
-    return f"{mean:.1f} ± {max(abs(value - mean) for value in values):.1f}"
+    return f"{mean:.1f}" + (f" ± {max(abs(value - mean) for value in values):.1f}" if len(values) > 1 else "")
 
 
 def markdown(results):

@@ -57,7 +57,7 @@ def dialogsum(folder, parts):
 
 
 def story(text):
-    """``(article, [highlights])``, one behind each @highlight; lines without an end, as captions, get a full stop."""
+    """``(article, [highlights])``, one after each @highlight; lines without an end, as captions, get a full stop."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     ended = [line if line.endswith(ENDS) or line.startswith("@highlight") else f"{line}." for line in lines]
     first = ended.index("@highlight") if "@highlight" in ended else len(ended)

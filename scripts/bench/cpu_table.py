@@ -39,9 +39,9 @@ SHAPES = {
     "BART large 4": "--arch bart_large --batch 4 --source 1024 --tokens 20",
     "GPT-2 small 1": "--arch gpt2_small --batch 1 --source 256 --shortest 256 --tokens 32",
 }
-LONG = ("BART", "GPT-2")  # of which one round is enough: they take many seconds
+LONG = ("BART",)  # one round, because they take many seconds
 COLUMNS = {"auto": "`auto`", "on": "`on`", "ctranslate2": "CTranslate2"}
-KINDS = {"AVX512": "AVX-512", "AVX2": "AVX2"}  # as PyTorch calls them, and as Intel does
+CPUS = {"AVX512": "AVX-512", "AVX2": "AVX2"}  # kinds, as PyTorch calls them, and as Intel does
 SUMMARY = {
     "base 1": "Transformer base, 1 x 25 tokens",
     "base 64": "Transformer base, 64 x 25 tokens",
@@ -107,8 +107,8 @@ def newest_of(rows):
 def table(rows):
     """Lines of Markdown: a row a shape; for each kind of CPU seconds of stock, and how much faster others are."""
     newest = newest_of(rows)
-    kinds = [kind for kind in KINDS if any(found == kind for _, found in newest)]
-    heads = [f"{KINDS[kind]}: stock, s | {' | '.join(COLUMNS.values())} | `auto` against CTranslate2" for kind in kinds]
+    kinds = [kind for kind in CPUS if any(found == kind for _, found in newest)]
+    heads = [f"{CPUS[kind]}: stock, s | {' | '.join(COLUMNS.values())} | `auto` against CTranslate2" for kind in kinds]
     yield "| shape | " + " | ".join(heads) + " |"
     yield "|---" * (1 + len(kinds) * (2 + len(COLUMNS))) + "|"
     for name in SHAPES:
@@ -120,12 +120,15 @@ def table(rows):
 def summary(rows):
     """Lines of Markdown: the shapes of SUMMARY, speed on each kind of CPU and decoder state, stock and both modes."""
     newest = newest_of(rows)
-    heads = [f"{name}: stock | `auto` | `on`" for name in (*KINDS.values(), "decoder state")]
+    missing = [f"{name} ({kind})" for name in SUMMARY for kind in CPUS if (name, kind) not in newest]
+    if missing:
+        raise SystemExit(f"scripts.bench.cpu_table: no row of {', '.join(missing)}; run them first")
+    heads = [f"{name}: stock | `auto` | `on`" for name in (*CPUS.values(), "decoder state")]
     yield "| model and batch | " + " | ".join(heads) + " |"
     yield "|---" * (1 + 3 * len(heads)) + "|"
     for name, shown in SUMMARY.items():
-        of_kinds = [newest[name, kind] for kind in KINDS]
-        cells = [cell for row in of_kinds for cell in [f"{row['seconds']['stock']:.2f} s", *_cells(row)[1:3]]]
+        of_kinds = [newest[name, kind] for kind in CPUS]
+        cells = [cell for row in of_kinds for cell in _times(row)]
         yield f"| {shown} | " + " | ".join([*cells, *_states(of_kinds[0]["state_mib"])]) + " |"
 
 
@@ -137,6 +140,10 @@ def state(rows):
     for name in (name for name in SHAPES if name in newest):
         mib = newest[name]["state_mib"]
         yield f"| {name} | " + " | ".join([*_states(mib), f"{mib['stock'] / mib['on']:.1f}x less"]) + " |"
+
+
+def _times(row):
+    return [f"{row['seconds']['stock']:.2f} s", *(f"{row['speedup'][mode]:.2f}x" for mode in ("auto", "on"))]
 
 
 def _states(mib):

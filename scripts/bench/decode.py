@@ -160,7 +160,7 @@ def bench(cell, subject, args, budget):
     contestants = {mode: lambda mode=mode: contest.decode(mode) for mode in ["stock", *args.modes]}
     times, outputs, peaks = measure(contestants, args.rounds, subject.device)
     peers = {}
-    for name in args.peer:  # behind all others, whose threads they would disturb
+    for name in args.peer:  # after all others, whose threads they would disturb
         peers[name] = PeerContest(subject.peer(name), generation, samples, cell)
         contestants[name] = peers[name].decode
         for all_of, of_peer in zip(

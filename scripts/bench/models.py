@@ -61,7 +61,7 @@ def shape_of(name):
     if not variant:
         return shape
     if variant not in VARIANTS or f"mhe_{shape.arch}" not in ARCH_MODEL_REGISTRY:
-        raise ValueError(f"--arch {name}: an architecture with an mhe_ twin, and behind / one of {', '.join(VARIANTS)}")
+        raise ValueError(f"--arch {name}: an architecture with an mhe_ twin, and after / one of {', '.join(VARIANTS)}")
     return replace(shape, arch=f"mhe_{shape.arch}", options={**shape.options, "attention_variant": variant})
 
 

@@ -10,11 +10,11 @@ Where memory ran out a cross on the axis says so.
 """
 
 import argparse
+import json
 import logging
 from pathlib import Path
 
-from .cpu_table import KINDS as CPUS
-from .cpu_table import SUMMARY, newest_of
+from .cpu_table import CPUS, SUMMARY, newest_of
 from .parameters import FORMULAS
 from .rows import read_rows
 
@@ -88,35 +88,48 @@ def training(rows, path):
     _save(figure, path)
 
 
+def percentages(rows):
+    """``{panel: {shape: {mode: percent of stock's}}}`` for the shapes of the README's table."""
+    newest = newest_of(rows)
+    states = {name: newest[name, next(iter(CPUS))]["state_mib"] for name in SUMMARY}
+    found = {"decoder state": {name: {m: each[m] / each["stock"] for m in LABELS} for name, each in states.items()}}
+    for kind, cpu in CPUS.items():
+        faster = {name: newest[name, kind]["speedup"] for name in SUMMARY}
+        found[f"time, {cpu}"] = {name: {m: 1 / each[m] for m in LABELS} for name, each in faster.items()}
+    return {
+        panel: {name: {mode: round(100 * part, 1) for mode, part in parts.items()} for name, parts in shapes.items()}
+        for panel, shapes in found.items()
+    }
+
+
 def overview(rows, path):
     """The shapes of the README's table: decoder state, and time on each kind of CPU, in percent of stock's."""
-    newest = newest_of(rows)
-    figure, axes = _panels(1 + len(CPUS))
-    state = {name: newest[name, next(iter(CPUS))]["state_mib"] for name in SUMMARY}
-    _percent_bars(
-        axes[0], "decoder state", {name: {m: each[m] / each["stock"] for m in each} for name, each in state.items()}
-    )
-    for axis, (kind, name) in zip(axes[1:], CPUS.items()):
-        faster = {shape: newest[shape, kind]["speedup"] for shape in SUMMARY}
-        _percent_bars(axis, f"time, {name}", {shape: {m: 1 / each[m] for m in each} for shape, each in faster.items()})
+    found = percentages(rows)
+    figure, axes = _panels(len(found))
+    for axis, (panel, shapes) in zip(axes, found.items()):
+        _percent_bars(axis, panel, shapes)
+    for axis in axes[1:]:
         axis.set_yticklabels([])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=3, bbox_to_anchor=(0.5, -0.08))
-    _save(figure, path)
+    _save(figure, path, about=json.dumps(found))
 
 
-def _percent_bars(axis, title, parts):
-    """A group of bars for each shape; ``parts`` are parts of what stock needs, which is the line at 100 %."""
+def _percent_bars(axis, title, shapes):
+    """A group of bars for each shape; stock is the line at 100 %."""
     height = 0.4
     for i, (mode, label) in enumerate(LABELS.items()):
-        found = [100 * each[mode] for each in parts.values()]
-        bars = axis.barh([g + i * height for g in range(len(parts))], found, height, color=COLOURS[mode], label=label)
+        found = [each[mode] for each in shapes.values()]
+        colour = COLOURS["stock"] if mode == "auto" else COLOURS["shared"]  # blue and orange, for all eyes
+        bars = axis.barh([g + i * height for g in range(len(shapes))], found, height, color=colour, label=label)
         for bar, value in zip(bars, found):  # within the bar where it is long, so that no number crosses the line
             inside = value > 50
             place = value - 1.5 if inside else value + 1.5
             style = {"ha": "right", "color": "white"} if inside else {"ha": "left"}
             axis.text(place, bar.get_y() + height / 2, f"{value:.0f} %", va="center", fontsize=8, **style)
-    axis.axvline(100, color=COLOURS["stock"], label="stock fairseq")
-    axis.set_yticks([group + height / 2 for group in range(len(parts))], [SUMMARY[name] for name in parts], fontsize=9)
+    axis.axvline(100, color="black", label="stock fairseq")
+    axis.set_yticks(
+        [group + height / 2 for group in range(len(shapes))], [SUMMARY[name] for name in shapes], fontsize=9
+    )
     axis.invert_yaxis()
     axis.set_xlim(0, 115)
     axis.set_title(f"{title}, % of stock's", fontsize=10)
@@ -156,12 +169,13 @@ def _finish(axis, title, x, y):
     axis.legend(fontsize=8)
 
 
-def _save(figure, path):
+def _save(figure, path, about=None):
+    """``about``: what the figure shows, kept in the file, so that a test can hold it to the results."""
     from matplotlib import pyplot
 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    figure.savefig(path, dpi=120, bbox_inches="tight", metadata={"Description": about} if about else None)
     pyplot.close(figure)
 
 

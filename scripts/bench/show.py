@@ -13,9 +13,10 @@ attention  rows of bench_attention.py: time and bytes of each layout
 import argparse
 from pathlib import Path
 
-from .cpu_table import KINDS as CPUS
+from .cpu_table import CPUS
 from .rows import read_rows
 
+MEASURED = ("arch", "batch", "source", "shortest", "tokens", "search", "beam", "dtype", "device", "capability")
 SEARCHES = {"beam": "", "greedy": ", greedy", "diverse": ", diverse groups"}
 
 
@@ -27,7 +28,7 @@ def newest(rows, *keys):
 
 def decode(rows):
     rows = [row for row in rows if not row.get("peers") and "search" in row]
-    rows = newest(rows, "arch", "batch", "source", "shortest", "tokens", "search", "beam", "dtype")
+    rows = newest(rows, *MEASURED)
     modes = [mode for mode in ("auto", "on", "mixed") if any(mode in row["speedup"] for row in rows)]
     yield ["model", "batch x source, generated", "stock", *(f"`{mode}`" for mode in modes), "commit"]
     for row in rows:
@@ -36,7 +37,7 @@ def decode(rows):
 
 
 def peers(rows):
-    rows = newest([row for row in rows if row.get("peers")], "arch", "batch", "source", "tokens", "search", "beam")
+    rows = newest([row for row in rows if row.get("peers")], *MEASURED)
     yield ["model", "batch x source, generated", "stock", "`auto`", "CTranslate2", "`auto` against it", "commit"]
     for row in rows:
         times = [row["seconds"][name] for name in ("stock", "auto", "ctranslate2")]
@@ -46,7 +47,8 @@ def peers(rows):
 
 def variants(rows):
     """The column against stock is a median of rounds; that against mha is a quotient of medians."""
-    rows = newest(rows, "arch", "batch", "capability")
+    rows = newest(rows, *MEASURED)
+    base = {(row["capability"], row["arch"]): row["seconds"]["auto"] for row in rows}
     yield [
         "CPU",
         "shape",
@@ -58,30 +60,29 @@ def variants(rows):
         "state: stock",
         "`auto`",
     ]
-    base = {}
     for row in rows:
         shape, variant = row["arch"].split("/")
-        auto, cpu = row["seconds"]["auto"], CPUS[row["capability"]]
-        base.setdefault((cpu, shape), auto)
+        stock, auto = row["seconds"]["stock"], row["seconds"]["auto"]
+        quotients = [row["speedup"]["auto"], base[row["capability"], f"{shape}/mha"] / auto]
+        cells = [f"{stock:.3f}", f"{auto:.3f}", *(f"{quotient:.2f}x" for quotient in quotients)]
         states = [f"{row['state_mib'][mode]:.1f} MiB" for mode in ("stock", "auto")]
-        times = [f"{row['seconds']['stock']:.3f}", f"{auto:.3f}", f"{row['speedup']['auto']:.2f}x"]
-        yield [cpu, shape, variant, *times, f"{base[cpu, shape] / auto:.2f}x", *states]
+        yield [CPUS[row["capability"]], shape, variant, *cells, *states]
 
 
 def training(rows):
     """A row a model, a column a variant; mha is the first of each."""
     rows = newest(rows, "arch", "layers", "width", "heads", "variant", "attention_dropout", "capability")
-    models = {}
+    models, names = {}, dict.fromkeys(row["variant"] for row in rows)
     for row in rows:
         towers = row["layers"] if row["arch"] == "mhe_roberta" else f"{row['layers']}+{row['layers']}"
         name = f"`{row['arch']}`, {towers} layers, width {row['width']}, {row['heads']} heads"
         name += f", attention dropout {row['attention_dropout']}" if row["attention_dropout"] else ""
         models.setdefault((CPUS[row["capability"]], name), {})[row["variant"]] = row
-    yield ["CPU", "model", *next(iter(models.values()))]
+    yield ["CPU", "model", *names]
     for (cpu, name), found in models.items():
         base = found["mha"]["ms"]
         times = {v: f"{row['ms']:,.0f} ms" if v == "mha" else f"{base / row['ms']:.2f}x" for v, row in found.items()}
-        yield [cpu, name, *(f"{times[variant]}, {row['mib']:.0f} MiB" for variant, row in found.items())]
+        yield [cpu, name, *(f"{times[v]}, {found[v]['mib']:.0f} MiB" if v in found else "" for v in names)]
 
 
 def linear(rows):
@@ -115,18 +116,18 @@ def _sizes(row):
     return f"{row['batch']} x {lengths}, {row['tokens']}"
 
 
-KINDS = {f.__name__: f for f in (decode, peers, variants, training, linear, attention)}
+TABLES = {f.__name__: f for f in (decode, peers, variants, training, linear, attention)}
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=list(KINDS))
+    parser.add_argument("kind", choices=list(TABLES))
     parser.add_argument("rows", type=Path, metavar="ROWS.jsonl")
     args = parser.parse_args(argv)
     rows = read_rows(args.rows)
     if not rows:
         parser.error(f"{args.rows} has no rows")
-    header, *lines = KINDS[args.kind](rows)
+    header, *lines = TABLES[args.kind](rows)
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
     for cells in lines:
         print("| " + " | ".join(cells) + " |")

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the examples: what their logs begin with.
 
-# say_how COMMAND...: the command, the commit and the versions behind a result.
+# say_how COMMAND...: the command, the commit and the versions of a result.
 say_how() {
     echo "command: $(printf '%q ' "$@")"
     echo "commit: $(git rev-parse HEAD 2>/dev/null || echo unknown)"

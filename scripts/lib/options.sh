@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the examples and by scripts, which take their options the same way: --name VALUE, and behind -- what goes to a
+# Sourced by the examples and by scripts, which take their options the same way: --name VALUE, and after -- what goes to a
 # command of fairseq.
 
 PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)"
@@ -11,7 +11,7 @@ fail() {
 
 # read_options NAMES ARGUMENTS...: for each --some-name VALUE among ARGUMENTS, sets SOME_NAME. NAMES: those there are, separated
 # by spaces. name:0 is a switch, which sets its variable to yes; name:2 takes two paths, into an array. Where -- is among NAMES,
-# what stands behind it comes into MORE. --help calls usage. A path that is given counts from where the user is;
+# what follows it comes into MORE. --help calls usage. A path that is given counts from where the user is;
 # environment.sh, which follows, goes to the folder of the project.
 read_options() {
     local names=" $1 " paths=" out data-dir text-dir model " name value variable

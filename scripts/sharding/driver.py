@@ -83,7 +83,7 @@ def _open(folder, settings, args, merged):
             path.unlink(missing_ok=True)
     write_or_compare(manifest, describe(args, settings.units))
     write_whole(folder / "arguments.json", json.dumps(settings.arguments))
-    for lease in folder.glob("unit-*.lease"):  # of workers that an earlier run has left behind
+    for lease in folder.glob("unit-*.lease"):  # of workers that an earlier run has left
         lease.unlink()
     return Work(folder)
 

@@ -32,23 +32,24 @@ def names(data, text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("printed")
     train(data, folder / "model", "--arch transformer_tiny")
     train(text, folder / "lm", f"--task language_modeling --arch transformer_lm {LM} --tokens-per-sample 64")
-    found = {"DATA-BIN": data, "LM-BIN": text, "model.pt": "model", "lm.pt": "lm"}
-    found["checkpoints/checkpoint_best.pt"] = "model"
-    return {name: folder / to / "checkpoint_last.pt" if name.endswith(".pt") else to for name, to in found.items()}
+    train(data, folder / "mhe", "--arch mhe_transformer_tiny")
+    found = {"model.pt": "model", "lm.pt": "lm", "checkpoints/checkpoint_best.pt": "mhe"}
+    paths = {name: folder / to / "checkpoint_last.pt" for name, to in found.items()}
+    return {"DATA-BIN": data, "LM-BIN": text, **paths}
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(printed()))
 def test_a_printed_command_runs(command, names, monkeypatch):
     elided = next((more for option, more in ONE_UPDATE.items() if option in command), "")
     program, *rest = shlex.split(command.replace("...", elided))
-    arguments = [names.get(part, part.replace(" ", "")) for part in rest]
+    arguments = [names.get(part, part) for part in rest]
     if program == "python":
         script, *arguments = arguments
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         done = run_module(script.removesuffix(".py").replace("/", "."), *arguments, cwd=ROOT)
         assert done.returncode == 0 and "lossless in float32" in done.stdout, done.stdout + done.stderr
         return
-    output = run(program, *arguments, stdin="a b c\nh g f\n")
+    output = run(program, arguments, stdin="a b c\nh g f\n")
     if program in ("fairseq-generate", "fairseq-interactive"):
         assert lines_of(output, "H") and "decoder state: peak" in output
     else:

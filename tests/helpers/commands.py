@@ -46,8 +46,12 @@ READ_DATA = ("fairseq-train", "fairseq-generate", "fairseq-interactive", "fairse
 
 
 def run(command, *arguments, stdin="", ok=True, cwd=ROOT, fresh=False):
-    """Run a command; returns what it printed. ``fresh``: in a Python of its own, not in a fork."""
-    arguments = [part for argument in arguments for part in str(argument).split()]
+    """Run a command; returns what it printed. Arguments are split at blanks, but for those in a list.
+
+    ``fresh``: in a Python of its own, not in a fork.
+    """
+    parts = (argument if isinstance(argument, list) else str(argument).split() for argument in arguments)
+    arguments = [str(part) for each in parts for part in each]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "in").write_text(stdin)
         with open(Path(folder) / "in") as source, open(Path(folder) / "out", "w+") as out:

@@ -187,7 +187,7 @@ def test_a_shape_with_another_attention(bench):
 
 @pytest.mark.parametrize("name", ["small/gqa", "bart_base/mhe-mul"])
 def test_a_shape_without_that_attention_is_refused(name):
-    with pytest.raises(ValueError, match=f"--arch {name}: an architecture with an mhe_ twin, and behind / one of"):
+    with pytest.raises(ValueError, match=f"--arch {name}: an architecture with an mhe_ twin, and after / one of"):
         models.shape_of(name)
 
 

@@ -64,7 +64,7 @@ def test_the_tables_and_the_figure_of_the_front_page(tmp_path, capsys, monkeypat
             "speedup": {"auto": 3.0 + i, "on": 1.5},
             "state_mib": {"stock": 1200.0, "auto": 60.0, "on": 24.0},
         }
-        for i, kind in enumerate(cpu_table.KINDS)
+        for i, kind in enumerate(cpu_table.CPUS)
         for name in cpu_table.SUMMARY
     ]
     (tmp_path / "rows").write_text("\n".join(map(json.dumps, rows)))
@@ -74,7 +74,7 @@ def test_the_tables_and_the_figure_of_the_front_page(tmp_path, capsys, monkeypat
     assert [line.removesuffix(cells) for line in lines[2:]] == [f"| {name} " for name in cpu_table.SUMMARY.values()]
     assert len({line.count("|") for line in lines}) == 1
     drawn = []
-    monkeypatch.setattr(plot, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(plot, "_save", lambda figure, path, about: drawn.append(figure))
     plot.main(["overview", str(tmp_path / "a.png"), str(tmp_path / "rows")])
     widths = [[round(bar.get_width(), 1) for bar in axis.patches[::5]] for axis in drawn[0].axes]
     assert widths == [[5.0, 2.0], [33.3, 66.7], [25.0, 66.7]]

@@ -61,7 +61,7 @@ def launch_for(rows, dim, itemsize, shared):
 
 @triton.jit
 def _visible(padding, length, TILE: tl.constexpr):
-    """The first token that is not padding and the one behind the last: ``(length, 0)`` if there is none."""
+    """The first token that is not padding and the one after the last: ``(length, 0)`` if there is none."""
     first, end = length, 0
     for start in range(0, length, TILE):
         at = start + tl.arange(0, TILE)
