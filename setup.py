@@ -15,7 +15,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="MIT",
-    # fairseq 0.12.2 fails with torch >= 2.6; ve-fairseq, a late state of its main with 53 lines mended, is there for these
+    # fairseq 0.12.2 fails with torch >= 2.6; ve-fairseq, a late state of its main with 53 lines mended, is for these
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["el_fairseq", "el_fairseq.*"]),
     package_data={"el_fairseq": ["py.typed"]},
