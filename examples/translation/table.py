@@ -2,7 +2,7 @@
 """The tables of attention variants, from what compare.sh left in a folder, in Markdown: scores, then costs; or CSV.
 
 Each number of scores is the mean over the seeds that a variant has in common with mha, ± the largest distance of a seed
-from it. Logs from before --lenpen was chosen have BLEU alone.
+from it.
 """
 
 import argparse
@@ -27,23 +27,20 @@ def number(pattern, text, where):
 
 
 def read_run(path):
-    """What one summary.log says; ``None`` for what a log from before has not."""
+    """What one summary.log says."""
     text = path.read_text()
-    (line,) = re.findall(r"^(?:bleu|scores): (.*)$", text, re.MULTILINE)
-    scores = json.loads(line)
-    scores = {each["name"]: each for each in (scores if isinstance(scores, list) else [scores])}
-    bleu, chrf = scores["BLEU"], next((each for name, each in scores.items() if name.startswith("chrF")), None)
-    nll = {part: re.search(rf"valid on '{part}' subset \|.* nll_loss ([\d.]+) ", text) for part in ("valid", "test")}
+    scores = {each["name"]: each for each in json.loads(re.search(r"^scores: (.*)$", text, re.MULTILINE)[1])}
+    bleu, chrf = scores["BLEU"], next(each for name, each in scores.items() if name.startswith("chrF"))
     return {
         "attention": number(r"attention variant .*: ([\d,]+) parameters in", text, path),
         "all": number(r"num\. shared model params: [\d,]+ \(num\. trained: ([\d,]+)\)", text, path),
         "state": number(r"decoder state: peak ([\d.]+) MiB", text, path),
         "stock_state": number(r"stock would keep ([\d.]+) MiB", text, path),
-        "valid nll": nll["valid"] and float(nll["valid"][1]),
-        "test nll": nll["test"] and float(nll["test"][1]),
+        "valid nll": number(r"valid on 'valid' subset \|.* nll_loss ([\d.]+) ", text, path),
+        "test nll": number(r"valid on 'test' subset \|.* nll_loss ([\d.]+) ", text, path),
         "BLEU": bleu["score"],
-        "brevity penalty": float(re.search(r"BP = ([\d.]+)", bleu["verbose_score"])[1]),
-        "chrF": chrf and chrf["score"],
+        "brevity penalty": number(r"BP = ([\d.]+)", bleu["verbose_score"], path),
+        "chrF": chrf["score"],
         "signatures": {f"{name}|{each['signature']}" for name, each in scores.items()},
     }
 
@@ -79,31 +76,25 @@ class Results:
         self.significance = json.loads(path.read_text()) if path.exists() else {}
 
     def values(self, name, column):
-        """Of each seed; an empty list where one has none."""
-        values = [run[column] for run in self.runs[name].values()]
-        return [] if None in values else values
+        """Of each seed."""
+        return [run[column] for run in self.runs[name].values()]
 
     def mean(self, name, column):
-        """None where a run has none."""
-        values = self.values(name, column)
-        return statistics.mean(values) if values else None
+        return statistics.mean(self.values(name, column))
 
     def retention(self, name, column):
-        """Of the mean, against mha with the same seeds, or None."""
-        mean, base = self.mean(name, column), [self.base[seed][column] for seed in self.runs[name]]
-        return None if mean is None or None in base else retention(mean, statistics.mean(base))
+        """Of the mean, against mha with the same seeds."""
+        return retention(self.mean(name, column), statistics.mean(self.base[seed][column] for seed in self.runs[name]))
 
 
 def spread(values, digits):
     """``mean ± the largest distance from it``."""
-    if not values:
-        return "-"
     mean = statistics.mean(values)
     return f"{mean:.{digits}f}" + (f" ± {max(abs(x - mean) for x in values):.{digits}f}" if len(values) > 1 else "")
 
 
 def percent(part):
-    return "-" if part is None else f"{100 * part:.1f} %"
+    return f"{100 * part:.1f} %"
 
 
 def print_table(header, rows):
@@ -154,12 +145,12 @@ def markdown(results, folder):
 
 
 def as_csv(results):
-    """What scripts/retention.py reads: of the seeds and scores that all variants have."""
+    """What scripts/retention.py reads: of the seeds that all variants have."""
     common = set.intersection(*(set(runs) for runs in results.runs.values()))
     if not common:
         raise SystemExit(f"no seed that each of {', '.join(results.runs)} has")
     results.runs = {name: {seed: runs[seed] for seed in sorted(common)} for name, runs in results.runs.items()}
-    columns = [column for column in ("BLEU", "chrF") if all(results.values(name, column) for name in results.runs)]
+    columns = ("BLEU", "chrF")
     print(",".join(["variant", "parameters", *columns]))
     for name, runs in results.runs.items():
         means = [f"{results.mean(name, column):.4f}" for column in columns]

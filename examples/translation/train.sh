@@ -10,7 +10,7 @@ usage() {
 usage: examples/translation/train.sh --variant VARIANT [--seed N] [--epochs N] [--name NAME] [--out OUT]
                                      [-- FAIRSEQ-TRAIN OPTIONS...]
 
-Trains 3+3 layers of width 128 with 2 heads on OUT/bin (from prepare.sh; default OUT: results/multi30k): about 17
+Trains 3+3 layers of width 128 with 2 heads on OUT/bin (from prepare.sh; default OUT: results/multi30k): about 22
 minutes for 8 epochs on 2 cores. Then it chooses --lenpen (1.0, 1.5, 2.0 or 2.5) by BLEU on the validation part,
 translates the test part, and scores it. Everything is written to OUT/NAME-SEED; training resumes where it stopped.
 OUT/NAME-SEED/summary.log is what table.py reads.
