@@ -209,6 +209,7 @@ def test_check_lossless_finds_stock_and_el_identical(data, checkpoint):
     for model in ("transformer", "bart"):
         output = check_lossless(data, f"--path {checkpoint(model)} --beam 4 --batch-size 16 --no-repeat-ngram-size 2")
         assert "identical best hypotheses  60" in output and "lossless in float32" in output
+        assert "4 / 4 sentences=60, identical=60" in output  # progress
 
 
 @pytest.mark.long
