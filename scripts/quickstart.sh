@@ -23,9 +23,9 @@ SECONDS=0 # from here on, without the install
 mkdir -p "$OUT"
 UPDATES=1000 FIRST=200 # of the first stage
 
-# is_there FILE: says that FILE, of an earlier run, is used; fails where there is none.
+# is_there FILE [BASE]: says that FILE, of an earlier run, is used; fails where there is none, or BASE was made after it.
 is_there() {
-    [[ -e $1 ]] && echo "already there: $1"
+    [[ -e $1 && ! $1 -ot ${2:-$1} ]] && echo "already there: $1"
 }
 
 train_until() { # UPDATES
@@ -50,7 +50,7 @@ pronounce() { # MODEL: a few words that are in no dictionary
 
 generate() { # NAME TASK-OPTIONS...
     echo "fairseq-generate --user-dir el_fairseq --task ${*:2}"
-    is_there "$OUT/generate.$1" && return
+    is_there "$OUT/generate.$1" "$OUT/model.pt" && return
     fairseq-generate "$OUT/bin" --user-dir el_fairseq --task "${@:2}" --path "$OUT/model.pt" \
         --beam 5 --nbest 5 --batch-size 128 2>&1 | tee "$OUT/generate.part" |
         awk '/^T-/ && ++words % 500 == 0 { print "    " words " of 1000 words"; fflush() }'
@@ -94,7 +94,7 @@ echo "(Another kind of processor trains a slightly different model: with the sam
 
 echo
 echo "== 4/4 the same output? stock and --el-attention on, every hypothesis"
-if ! is_there "$OUT/lossless.txt"; then
+if ! is_there "$OUT/lossless.txt" "$OUT/model.pt"; then
     python scripts/check_lossless.py "$OUT/bin" --path "$OUT/model.pt" --beam 5 --batch-size 128 \
         2>&1 >"$OUT/lossless.part" | tee "$OUT/check_lossless.log" |
         sed -unE 's/.*comparing:.* sentences=([0-9]+),.*/    \1 of 1000 words/p' || {
