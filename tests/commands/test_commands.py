@@ -205,11 +205,11 @@ def check_lossless(*arguments, ok=True):
     return run("python", "scripts/check_lossless.py", *arguments, ok=ok)
 
 
-def test_check_lossless_finds_stock_and_el_identical(data, checkpoint):
-    for model in ("transformer", "bart"):
-        output = check_lossless(data, f"--path {checkpoint(model)} --beam 4 --batch-size 16 --no-repeat-ngram-size 2")
-        assert "identical best hypotheses  60" in output and "lossless in float32" in output
-        assert "4 / 4 sentences=60, identical=60" in output  # progress
+@pytest.mark.parametrize("model", ["transformer", pytest.param("bart", marks=pytest.mark.long)])
+def test_check_lossless_finds_stock_and_el_identical(model, data, checkpoint):
+    output = check_lossless(data, f"--path {checkpoint(model)} --beam 4 --batch-size 16 --no-repeat-ngram-size 2")
+    assert "identical best hypotheses  60" in output and "lossless in float32" in output
+    assert "4 / 4 sentences=60, identical=60" in output  # progress
 
 
 @pytest.mark.long

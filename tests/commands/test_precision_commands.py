@@ -25,7 +25,7 @@ TASKS = {  # data, model, options of generation
 }
 
 
-LONG = ("speech_to_text", "multilingual_translation")
+LONG = ("language_modeling", "speech_to_text", "multilingual_translation")
 
 
 @pytest.mark.parametrize("task", [pytest.param(task, marks=[pytest.mark.long] * (task in LONG)) for task in TASKS])

@@ -49,7 +49,10 @@ def models(data, tmp_path_factory):
     return both, folder / "checkpoint_last.pt", folder / "lm" / "checkpoint_last.pt"
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+LONG = ("top-k", "siblings, soft alignment", "length of the source")
+
+
+@pytest.mark.parametrize("search", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in SEARCHES])
 def test_generate_prints_what_stock_prints(models, search):
     data, path, lm = models
     task, options = SEARCHES[search]
