@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,13 @@ def build(constraints, folder):
     return next(folder.glob("el_fairseq-*.whl"))
 
 
+def resolve(package, python, constraints, folder):
+    """What pip says to installing ``package`` with all extras for this Python; it installs nothing."""
+    dry = ("install", "--dry-run", "--ignore-installed", "--target", folder / "nowhere")
+    wheels = ("--only-binary", ":all:", "--python-version", python, "--find-links", folder)
+    return pip(*dry, *wheels, "-c", constraints, f"{package}[{EXTRAS}]")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="scripts/versions/check_install.py", description=__doc__)
     parser.add_argument("--constraints", type=Path, metavar="FILE", default=ROOT / "constraints.txt")
@@ -56,15 +64,14 @@ def main():
         constraints = folder / "constraints.txt"
         constraints.write_text(with_pypis_torch(given))
         package = build(constraints, folder)
-        for python in PYTHONS:
-            dry = ("install", "--dry-run", "--ignore-installed", "--target", folder / "nowhere")
-            wheels = ("--only-binary", ":all:", "--python-version", python, "--find-links", folder)
-            done = pip(*dry, *wheels, "-c", constraints, f"{package}[{EXTRAS}]")
-            if done.returncode != 0:
-                print(done.stdout[-1500:], done.stderr[-1500:], sep="\n", file=sys.stderr)
-                print(f"Python {python}: cannot be installed", file=sys.stderr)
-                return 1
-            print(f"Python {python}: can be installed")
+        with ThreadPoolExecutor() as pool:  # pip's resolver keeps one core busy
+            found = list(pool.map(lambda python: resolve(package, python, constraints, folder), PYTHONS))
+    for python, done in zip(PYTHONS, found):
+        if done.returncode != 0:
+            print(done.stdout[-1500:], done.stderr[-1500:], sep="\n", file=sys.stderr)
+            print(f"Python {python}: cannot be installed", file=sys.stderr)
+            return 1
+        print(f"Python {python}: can be installed")
     return 0
 
 
