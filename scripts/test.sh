@@ -3,7 +3,7 @@
 
 if [[ ${1:-} == --help ]]; then
     echo "usage: scripts/test.sh [pytest arguments]"
-    echo "Checks the style (ruff) and types (mypy), and runs all tests (pytest, two processes): about 12 minutes on 2 cores,"
+    echo "Checks the style (ruff) and types (mypy), and runs all tests (pytest, two processes): 10 to 15 minutes on 2 cores,"
     echo "in .venv, made if missing."
     exit 0
 fi

@@ -97,7 +97,7 @@ def percentages(rows):
         faster = {name: newest[name, kind]["speedup"] for name in SUMMARY}
         found[f"time, {cpu}"] = {name: {m: 1 / each[m] for m in LABELS} for name, each in faster.items()}
     return {
-        panel: {name: {mode: round(100 * part, 1) for mode, part in parts.items()} for name, parts in shapes.items()}
+        panel: {name: {mode: round(100 * part, 3) for mode, part in parts.items()} for name, parts in shapes.items()}
         for panel, shapes in found.items()
     }
 
@@ -119,14 +119,14 @@ def _percent_bars(axis, title, shapes):
     height = 0.4
     for i, (mode, label) in enumerate(LABELS.items()):
         found = [each[mode] for each in shapes.values()]
-        colour = COLOURS["stock"] if mode == "auto" else COLOURS["shared"]  # blue and orange, for all eyes
+        colour = COLOURS["shared" if mode == "auto" else mode]  # on a CPU auto is shared
         bars = axis.barh([g + i * height for g in range(len(shapes))], found, height, color=colour, label=label)
         for bar, value in zip(bars, found):  # within the bar where it is long, so that no number crosses the line
             inside = value > 50
             place = value - 1.5 if inside else value + 1.5
             style = {"ha": "right", "color": "white"} if inside else {"ha": "left"}
             axis.text(place, bar.get_y() + height / 2, f"{value:.0f} %", va="center", fontsize=8, **style)
-    axis.axvline(100, color="black", label="stock fairseq")
+    axis.axvline(100, color=COLOURS["stock"], label="stock fairseq")
     axis.set_yticks(
         [group + height / 2 for group in range(len(shapes))], [SUMMARY[name] for name in shapes], fontsize=9
     )

@@ -49,17 +49,8 @@ def variants(rows):
     """The column against stock is a median of rounds; that against mha is a quotient of medians."""
     rows = newest(rows, *MEASURED)
     base = {(row["capability"], row["arch"]): row["seconds"]["auto"] for row in rows}
-    yield [
-        "CPU",
-        "shape",
-        "variant",
-        "stock, s",
-        "`auto`, s",
-        "against stock",
-        "against `mha`",
-        "state: stock",
-        "`auto`",
-    ]
+    times = ["stock, s", "`auto`, s", "against stock", "against `mha`"]
+    yield ["CPU", "shape", "variant", *times, "state: stock", "`auto`"]
     for row in rows:
         shape, variant = row["arch"].split("/")
         stock, auto = row["seconds"]["stock"], row["seconds"]["auto"]
