@@ -3,7 +3,8 @@
 
 Usage: python -m examples.translation.explored FOLDER
 
-FOLDER has what train.sh left for each run: NAME-SEED/summary.log. The columns are the options in which the runs differ.
+FOLDER has what train.sh left for each run: NAME-SEED/summary.log. The columns are the options in which the runs differ;
+--average is train.sh's own, the others are those of fairseq-train.
 """
 
 import re
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from examples.translation.table import print_table
 
-NOT_OPTIONS = {"--save-dir", "--tensorboard-logdir"}
+NOT_OPTIONS = {"--save-dir", "--tensorboard-logdir", "--no-epoch-checkpoints", "--keep-last-epochs"}  # of fairseq-train
+NOT_OPTIONS |= {"--reset-optimizer", "--reset-lr-scheduler", "--reset-dataloader", "--reset-meters"}
 DEFAULT = "default"
 
 
@@ -35,8 +37,10 @@ def read_run(path):
     ]
     if not (command and nll and bleu):
         raise SystemExit(f"{path}: no command, validation nll or BLEU in it; train.sh has not finished this run")
+    averaged = re.search(r"^averaged: (\d+)$", text, re.MULTILINE)
+    average = {"--average": averaged[1]} if averaged and averaged[1] != "1" else {}
     return (
-        options_of(command[1]),
+        {**options_of(command[1]), **average},
         float(nll[1]),
         max(bleu, key=lambda each: each[0]),
     )  # of equals the first, as train.sh

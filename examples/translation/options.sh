@@ -13,5 +13,5 @@ set_options() {
         --encoder-attention-heads 2 --decoder-attention-heads 2 --encoder-normalize-before --decoder-normalize-before
         --share-all-embeddings --dropout 0.2 --criterion label_smoothed_cross_entropy --label-smoothing 0.1
         --optimizer adam --adam-betas '(0.9, 0.98)' --lr 0.004 --lr-scheduler inverse_sqrt --warmup-updates 300
-        --max-tokens 1024 --disable-validation --no-epoch-checkpoints --log-format simple)
+        --max-tokens 1024 --disable-validation --log-format simple)
 }

@@ -7,8 +7,8 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$HERE/../../scripts/lib/options.sh"
 usage() {
     cat <<'HELP'
-usage: examples/translation/train.sh --variant VARIANT [--seed N] [--epochs N] [--name NAME] [--out OUT]
-                                     [-- FAIRSEQ-TRAIN OPTIONS...]
+usage: examples/translation/train.sh --variant VARIANT [--seed N] [--epochs N] [--average N] [--name NAME]
+                                     [--out OUT] [-- FAIRSEQ-TRAIN OPTIONS...]
 
 Trains 3+3 layers of width 128 with 2 heads on OUT/bin (from prepare.sh; default OUT: results/multi30k): about 22
 minutes for 8 epochs on 2 cores. Then it chooses --lenpen (1.0, 1.5, 2.0 or 2.5) by BLEU on the validation part,
@@ -18,13 +18,15 @@ OUT/NAME-SEED/summary.log is what table.py reads.
 --variant  mhe-mul, mhe-add, mqa, sha, mha, or stock (stock's own architecture)
 --seed     default: 1
 --epochs   default: 8
+--average  translate with the mean of the parameters after each of the last N epochs (default: 1)
 --name     what to call the run (default: VARIANT)
 --         what follows is added to the options of fairseq-train, and wins
 HELP
 }
-OUT=results/multi30k VARIANT='' SEED=1 EPOCHS=8 NAME=''
-read_options "out variant seed epochs name --" "$@"
+OUT=results/multi30k VARIANT='' SEED=1 EPOCHS=8 AVERAGE=1 NAME=''
+read_options "out variant seed epochs average name --" "$@"
 [[ -n $VARIANT ]] || fail "--variant is needed (--help lists them)"
+[[ $AVERAGE =~ ^[1-9][0-9]*$ && $AVERAGE -le $EPOCHS ]] || fail "--average $AVERAGE: it is a number of epochs, 1 to $EPOCHS"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
 # shellcheck source=scripts/lib/log.sh
@@ -35,8 +37,9 @@ source "$HERE/options.sh"
 RUN="$OUT/${NAME:-$VARIANT}-$SEED"
 mkdir -p "$RUN"
 set_options "$VARIANT"
-COMMAND=(fairseq-train "$OUT/bin" "${OPTIONS[@]}" --max-epoch "$EPOCHS" --seed "$SEED" --save-dir "$RUN/checkpoints"
-    --tensorboard-logdir "$RUN/tensorboard" --log-interval 100 "${MORE[@]}")
+[[ $AVERAGE == 1 ]] && KEEP=(--no-epoch-checkpoints) || KEEP=(--keep-last-epochs "$AVERAGE")
+COMMAND=(fairseq-train "$OUT/bin" "${OPTIONS[@]}" "${KEEP[@]}" --max-epoch "$EPOCHS" --seed "$SEED"
+    --save-dir "$RUN/checkpoints" --tensorboard-logdir "$RUN/tensorboard" --log-interval 100 "${MORE[@]}")
 
 CHECKPOINT="$RUN/checkpoints/checkpoint_last.pt" LENPENS="1.0 1.5 2.0 2.5"
 
@@ -50,6 +53,11 @@ if ! grep -qs "^scores: " "$RUN/summary.log"; then # an older summary has less
     echo "training $RUN (log: $RUN/train.log)"
     python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
         sed -unE "s/.*epoch ([0-9]+):.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/${NAME:-$VARIANT}-$SEED: epoch \1 of $EPOCHS, update \3, nll_loss \2/p"
+    if [[ $AVERAGE != 1 ]]; then
+        CHECKPOINT="$RUN/checkpoints/averaged.pt"
+        python scripts/average_checkpoints.py --inputs "$RUN/checkpoints" --num-epoch-checkpoints "$AVERAGE" \
+            --checkpoint-upper-bound "$EPOCHS" --output "$CHECKPOINT"
+    fi
     fairseq-validate "$OUT/bin" --user-dir el_fairseq --task translation --criterion label_smoothed_cross_entropy \
         --label-smoothing 0.1 --path "$CHECKPOINT" --valid-subset valid,test --batch-size 64 \
         --required-batch-size-multiple 1 >"$RUN/validate.log" 2>&1
@@ -66,6 +74,7 @@ if ! grep -qs "^scores: " "$RUN/summary.log"; then # an older summary has less
         say_how "${COMMAND[@]}"
         grep -hE "attention variant|num\. shared model params|train \| epoch|measured:" "$RUN/train.log" | sed 's/^[^|]*|[^|]*| //'
         grep -h "valid on" "$RUN/validate.log" | sed 's/^[^|]*|[^|]*| //'
+        echo "averaged: $AVERAGE"
         cat "$RUN/lenpen.log"
         echo "lenpen: $LENPEN"
         grep -h "decoder state" "$RUN/generate.test.$LENPEN" | cut -d'|' -f4-

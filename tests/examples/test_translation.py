@@ -9,6 +9,9 @@ import sys
 import tarfile
 
 import pytest
+import torch
+
+from el_fairseq.compat import load_checkpoint
 
 
 def archive(path, members):
@@ -178,6 +181,36 @@ def test_a_run_by_another_name_with_more_options(shell, data, tmp_path):
     assert not list((tmp_path / "out").glob("mhe-mul*"))
 
 
+@pytest.mark.slow
+def test_a_mean_of_epochs(shell, data, tmp_path):
+    (tmp_path / "out/text").mkdir(parents=True)
+    (tmp_path / "out/bin").symlink_to(data)
+    shutil.copy(data.parent / "test.tgt", tmp_path / "out/text/raw.test.de")
+    options = ["--variant", "sha", "--epochs", 3, "--average", 2, "--out", tmp_path / "out"]
+    shell("translation/train.sh", *options, "--", "--encoder-layers", 1)
+    run = tmp_path / "out/sha-1"
+    second, third, mean = (
+        load_checkpoint(run / f"checkpoints/{name}.pt")["model"] for name in ("checkpoint2", "checkpoint3", "averaged")
+    )
+    assert not (run / "checkpoints/checkpoint1.pt").exists() and "\naveraged: 2\n" in (run / "summary.log").read_text()
+    for name, value in mean.items():
+        assert torch.allclose(value, (second[name] + third[name]) / 2, atol=1e-7), name
+    assert not torch.equal(second["decoder.embed_tokens.weight"], third["decoder.embed_tokens.weight"])
+
+
+def test_heads_that_start_as_signs(load, tmp_path):
+    state = {f"a.{name}_head_embed": torch.randn(4, 16) for name in "qkv"} | {"a.weight": torch.ones(2)}
+    torch.save({"model": state}, tmp_path / "in.pt")
+    module = load("translation/signs")
+    module.main([str(tmp_path / "in.pt"), str(tmp_path / "out.pt")])
+    changed = load_checkpoint(tmp_path / "out.pt")["model"]
+    for name, value in changed.items():
+        assert set((1 + value).flatten().tolist()) == ({2.0} if name == "a.weight" else {1.0, -1.0}), name
+    torch.save({"model": {"a.weight": torch.ones(2)}}, tmp_path / "in.pt")
+    with pytest.raises(SystemExit, match="no head embeddings"):
+        module.main([str(tmp_path / "in.pt"), str(tmp_path / "out.pt")])
+
+
 def explored(folder, name, options, nll, scores):
     (folder / name).mkdir()
     (folder / name / "summary.log").write_text(
@@ -190,14 +223,16 @@ def explored(folder, name, options, nll, scores):
 def test_what_was_tried_in_its_order(load, tmp_path, monkeypatch, capsys):
     module = load("translation/explored")
     explored(tmp_path, "a-1", "--max-tokens 4096", 3.5, {"1.0": 26.0, "1.5": 26.0})
+    with (tmp_path / "a-1/summary.log").open("a") as log:
+        log.write("averaged: 3\n")
     explored(tmp_path, "b-1", "--max-tokens 4096 --max-tokens 1024 --heads 2", 3.25, {"1.0": 28.0, "2.0": 29.5})
     monkeypatch.setattr(sys, "argv", ["explored", str(tmp_path)])
     module.main()
     assert capsys.readouterr().out.splitlines() == [
-        "| `--max-tokens` | `--heads` | validation nll | BLEU | `--lenpen` |",
-        "|---|---|---|---|---|",
-        "| 1024 | 2 | 3.250 | 29.50 | 2.0 |",
-        "| 4096 | default | 3.500 | 26.00 | 1.0 |",
+        "| `--max-tokens` | `--heads` | `--average` | validation nll | BLEU | `--lenpen` |",
+        "|---|---|---|---|---|---|",
+        "| 1024 | 2 | default | 3.250 | 29.50 | 2.0 |",
+        "| 4096 | default | 3 | 3.500 | 26.00 | 1.0 |",
     ]
     (tmp_path / "a-1/summary.log").write_text("command: fairseq-train\n")
     with pytest.raises(SystemExit, match="a-1/summary.log: no command"):
