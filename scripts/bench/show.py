@@ -1,16 +1,19 @@
-"""Tables from rows of the benchmarks, in Markdown; of rows that measure the same thing the last one counts.
+"""Tables from rows of the benchmarks, in Markdown.
 
 Usage: python -m scripts.bench.show {decode,peers,variants,training,linear,attention} ROWS.jsonl
 
 decode     rows of bench_decode.py: seconds of stock, and how many times faster each mode is
 peers      the same rows, those with another engine
-variants   rows of bench_decode.py --arch NAME/VARIANT: the attention variants against mha
+variants   rows of bench_decode.py --arch NAME/VARIANT, one run or several: the attention variants against mha
 training   rows of bench.training: a step of each variant, against mha
 linear     rows of bench.linear: GFLOP/s of each product
 attention  rows of bench_attention.py: time and bytes of each layout
+
+Of rows that measure the same thing the last one counts; variants takes the median of all.
 """
 
 import argparse
+import statistics
 from pathlib import Path
 
 from .cpu_table import CPUS
@@ -46,18 +49,23 @@ def peers(rows):
 
 
 def variants(rows):
-    """The column against stock is a median of rounds; that against mha is a quotient of medians."""
-    rows = newest(rows, *MEASURED)
-    base = {(row["capability"], row["arch"]): row["seconds"]["auto"] for row in rows}
+    """Medians of several runs of one command; against mha it is the median of the quotients within a run."""
+    runs = {}
+    for row in rows:
+        runs.setdefault(tuple(row[key] for key in ("capability", "arch")), []).append(row)
     times = ["stock, s", "`auto`, s", "against stock", "against `mha`"]
     yield ["CPU", "shape", "variant", *times, "state: stock", "`auto`"]
-    for row in rows:
-        shape, variant = row["arch"].split("/")
-        stock, auto = row["seconds"]["stock"], row["seconds"]["auto"]
-        quotients = [row["speedup"]["auto"], base[row["capability"], f"{shape}/mha"] / auto]
-        cells = [f"{stock:.3f}", f"{auto:.3f}", *(f"{quotient:.2f}x" for quotient in quotients)]
-        states = [f"{row['state_mib'][mode]:.1f} MiB" for mode in ("stock", "auto")]
-        yield [CPUS[row["capability"]], shape, variant, *cells, *states]
+    for (capability, arch), found in runs.items():
+        shape, variant = arch.split("/")
+        base = runs[capability, f"{shape}/mha"]
+        seconds = [statistics.median(row["seconds"][mode] for row in found) for mode in ("stock", "auto")]
+        quotients = [
+            [row["speedup"]["auto"] for row in found],
+            [first["seconds"]["auto"] / row["seconds"]["auto"] for first, row in zip(base, found, strict=True)],
+        ]
+        cells = [*(f"{x:.3f}" for x in seconds), *(f"{statistics.median(each):.2f}x" for each in quotients)]
+        states = [f"{found[-1]['state_mib'][mode]:.1f} MiB" for mode in ("stock", "auto")]
+        yield [CPUS[capability], shape, variant, *cells, *states]
 
 
 def training(rows):
