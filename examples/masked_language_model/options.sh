@@ -12,7 +12,8 @@ set_options() {
                 --weight-decay 0.01 --clip-norm 1.0)
             # a sentence a sample, as in fine-tuning: with 128 tokens in a row models learn much later to look around
             PRETRAINING=(--sample-break-mode eos --tokens-per-sample 128 --skip-invalid-size-inputs-valid-test
-                --max-tokens 2048 --dropout 0 --lr 0.002 --warmup-updates 150 --max-update 3000 --total-num-update 3000)
+                --max-tokens 512 --dropout 0 --lr 0.001 --warmup-updates 600 --max-update 12000 --total-num-update 12000
+                --validate-interval-updates 2000 --save-interval-updates 2000)
             FINE_TUNING=(--batch-size 32 --lr 0.0005 --max-epoch 3)
             ;;
         full)
@@ -20,7 +21,8 @@ set_options() {
             MODEL=(--max-positions 512 --dropout 0.1 --attention-dropout 0.1 --optimizer adam --adam-betas '(0.9, 0.98)'
                 --adam-eps 1e-06 --weight-decay 0.01 --clip-norm 0.0 --fp16)
             PRETRAINING=(--sample-break-mode complete --tokens-per-sample 512 --batch-size 16 --update-freq 16
-                --lr 0.0005 --warmup-updates 10000 --max-update 125000 --total-num-update 125000)
+                --lr 0.0005 --warmup-updates 10000 --max-update 125000 --total-num-update 125000
+                --validate-interval-updates 2500 --save-interval-updates 2500)
             FINE_TUNING=(--batch-size 32 --lr 1e-05 --max-epoch 10)
             ;;
         *)

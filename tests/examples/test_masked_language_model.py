@@ -131,7 +131,7 @@ def test_all_stages(prepare, raw, shell, tmp_path):
     text = path.read_text()
     small = text.replace("--encoder-layers 4 --encoder-embed-dim 128", "--encoder-layers 1 --encoder-embed-dim 16")
     small = small.replace('TASKS="mr:2 subj:2 sst-2:2 trec:6"', 'TASKS="mr:2 trec:6"')
-    small = small.replace("--max-update 3000", "--max-update 4").replace("--max-epoch 3", "--max-epoch 1")
+    small = small.replace("--max-update 12000", "--max-update 4").replace("--max-epoch 3", "--max-epoch 1")
     path.write_text(small)
     options = ("--out", out, "--variants", "mha,sha", "--seeds", "1", "--jobs", "1")
     printed = shell("masked_language_model/run.sh", *options)
