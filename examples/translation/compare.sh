@@ -10,8 +10,8 @@ usage() {
 usage: examples/translation/compare.sh [--out OUT] [--data-dir DIR] [--variants VARIANT,...] [--seeds SEED,...] [--jobs N]
 
 Prepares Multi30k (downloaded, or from DIR), trains, translates and scores a model for each variant and seed (about 22
-minutes each, two at once on 2 cores), compares each with mha by paired bootstrap, measures training speed (12 minutes), and prints
-the tables. Everything is written to OUT (default: results/multi30k); a model that is finished is not trained again.
+minutes each, two at once on 2 cores), compares each with mha by paired bootstrap, and prints the tables. Everything is
+written to OUT (default: results/multi30k); a model that is finished is not trained again.
 
 --variants  default: mha,mhe-mul,mhe-add,mqa,sha
 --seeds     default: 1,2,3
@@ -33,5 +33,4 @@ for seed in ${SEEDS//,/ }; do
     printf -- "--seed $seed --variant %s\n" ${VARIANTS//,/ }
 done | OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((SHARE > 1 ? SHARE : 1))}" xargs -L 1 -P "$JOBS" "$HERE/train.sh" --out "$OUT"
 python -m examples.translation.significance "$OUT"
-"$HERE/speed.sh" --out "$OUT"
 python -m examples.translation.table "$OUT"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by train.sh and speed.sh: how every variant is trained.
+# Sourced by train.sh: how every variant is trained.
 
 # The options of fairseq-train for VARIANT (mhe-mul, mhe-add, mqa, sha, mha, or stock's own architecture), in OPTIONS.
 set_options() {

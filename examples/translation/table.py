@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The tables of attention variants, from what compare.sh left in a folder, in Markdown: scores, then costs; or CSV.
+"""The tables of attention variants, from what compare.sh left in a folder: scores, and what a parameter buys.
 
 Each number of scores is the mean over the seeds that a variant has in common with mha, ± the largest distance of a seed
 from it.
@@ -11,10 +11,10 @@ import re
 import statistics
 from pathlib import Path
 
-from scripts.retention import retention
+from scripts.retention import SINGLE_HEAD, retention
+from scripts.retention import rows as gains
 
 VARIANTS = ["mha", "mhe-mul", "mhe-add", "mqa", "sha"]
-BATCH = 64  # sentences; the decoder state in the logs is that of the largest batch
 SIGNIFICANCE = "significance.json"  # of significance.py
 
 
@@ -34,8 +34,6 @@ def read_run(path):
     return {
         "attention": number(r"attention variant .*: ([\d,]+) parameters in", text, path),
         "all": number(r"num\. shared model params: [\d,]+ \(num\. trained: ([\d,]+)\)", text, path),
-        "state": number(r"decoder state: peak ([\d.]+) MiB", text, path),
-        "stock_state": number(r"stock would keep ([\d.]+) MiB", text, path),
         "valid nll": number(r"valid on 'valid' subset \|.* nll_loss ([\d.]+) ", text, path),
         "test nll": number(r"valid on 'test' subset \|.* nll_loss ([\d.]+) ", text, path),
         "BLEU": bleu["score"],
@@ -43,17 +41,6 @@ def read_run(path):
         "chrF": chrf["score"],
         "signatures": {f"{name}|{each['signature']}" for name, each in scores.items()},
     }
-
-
-def read_speed(folder, variant):
-    """Median tokens per second and peak MiB over the rounds, None without any; each round's first half warms up."""
-    speeds, peaks = [], []
-    for path in sorted(folder.glob(f"{variant}-*.log")):
-        text = path.read_text()
-        rates = [float(rate) for rate in re.findall(r"wps=([\d.]+)", text)]
-        speeds.append(statistics.median(rates[len(rates) // 2 :]))
-        peaks.append(number(r"peak memory ([\d,]+) MiB", text, path))
-    return (statistics.median(speeds), statistics.median(peaks)) if speeds else (None, None)
 
 
 def by_seed(folder, name):
@@ -120,41 +107,41 @@ def scores_of(results):
         ]
 
 
-def costs_of(results, folder):
-    """The rows of the second table."""
-    for name, runs in results.runs.items():
-        speed, peak = read_speed(folder / "speed", name)
-        states = [1024 * run["state"] / BATCH for run in runs.values()]
-        yield [
-            name,
-            "-" if speed is None else f"{speed:,.0f}",
-            "-" if peak is None else f"{peak:,.0f} MiB",
-            f"{statistics.mean(states):,.0f} KiB",
-        ]
+def shared_scores(results):
+    """What scripts/retention.py reads: of each variant the means over the seeds that all have; empty without any."""
+    common = set.intersection(*(set(runs) for runs in results.runs.values()))
+    if not common:
+        return {}
+    return {
+        name: {
+            "parameters": next(iter(runs.values()))["attention"],
+            **{column: statistics.mean(runs[seed][column] for seed in common) for column in ("BLEU", "chrF")},
+        }
+        for name, runs in results.runs.items()
+    }
 
 
-def markdown(results, folder):
+def markdown(results):
     parts = ["validation nll", "test nll", "BLEU", "brevity penalty", "chrF", "retention: BLEU, chrF", "p by seed"]
     print_table(["variant", "parameters: attention / all", "seeds", *parts], scores_of(results))
     signatures = sorted(set().union(*(run["signatures"] for run in results.base.values())))
     print("\nRetention: against mha with the same seeds. p: paired bootstrap of BLEU against mha.")
-    print(f"{', '.join(signatures)}\n")
-    print_table(["variant", "tokens/s", "peak RAM", "decoder state"], costs_of(results, folder))
-    stock = min(run["stock_state"] for run in results.base.values())
-    print(f"\nDecoder state a sentence (beam 5); stock's own generator keeps {1024 * stock / BATCH:,.0f} KiB for mha.")
+    print(", ".join(signatures))
+    scores = shared_scores(results)
+    if SINGLE_HEAD in scores:
+        header, *lines = gains(scores)
+        print()
+        print_table(header, lines)
+        print("\nOf the seeds that all have; parameters of the attentions. Gain: per parameter (scripts/retention.py)")
 
 
 def as_csv(results):
-    """What scripts/retention.py reads: of the seeds that all variants have."""
-    common = set.intersection(*(set(runs) for runs in results.runs.values()))
-    if not common:
+    scores = shared_scores(results)
+    if not scores:
         raise SystemExit(f"no seed that each of {', '.join(results.runs)} has")
-    results.runs = {name: {seed: runs[seed] for seed in sorted(common)} for name, runs in results.runs.items()}
-    columns = ("BLEU", "chrF")
-    print(",".join(["variant", "parameters", *columns]))
-    for name, runs in results.runs.items():
-        means = [f"{results.mean(name, column):.4f}" for column in columns]
-        print(",".join([name, f"{next(iter(runs.values()))['attention']:.0f}", *means]))
+    print(",".join(["variant", *next(iter(scores.values()))]))
+    for name, found in scores.items():
+        print(f"{name},{found['parameters']:.0f},{found['BLEU']:.4f},{found['chrF']:.4f}")
 
 
 def main(argv=None):
@@ -167,7 +154,7 @@ def main(argv=None):
     if args.csv:
         as_csv(results)
     else:
-        markdown(results, args.folder)
+        markdown(results)
 
 
 if __name__ == "__main__":

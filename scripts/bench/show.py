@@ -70,11 +70,12 @@ def variants(rows):
 
 def training(rows):
     """A row a model, a column a variant; mha is the first of each."""
-    rows = newest(rows, "arch", "layers", "width", "heads", "variant", "attention_dropout", "capability")
+    rows = newest(rows, "arch", "layers", "width", "heads", "sentences", "variant", "attention_dropout", "capability")
     models, names = {}, dict.fromkeys(row["variant"] for row in rows)
     for row in rows:
         towers = row["layers"] if row["arch"] == "mhe_roberta" else f"{row['layers']}+{row['layers']}"
         name = f"`{row['arch']}`, {towers} layers, width {row['width']}, {row['heads']} heads"
+        name += f", {row['sentences']} sentences"
         name += f", attention dropout {row['attention_dropout']}" if row["attention_dropout"] else ""
         models.setdefault((CPUS[row["capability"]], name), {})[row["variant"]] = row
     yield ["CPU", "model", *names]

@@ -70,7 +70,7 @@ def test_a_damaged_file_is_named(load, tmp_path, monkeypatch):
         prepare.pair_up("iwslt14", ["a", "b"], ["c"])
 
 
-def write_run(folder, name, seed, bleu, parameters="60,000", state=32.0, chrf=None, nll=(2.0, 2.5)):  # chrF: BLEU + 20
+def write_run(folder, name, seed, bleu, parameters="60,000", chrf=None, nll=(2.0, 2.5)):  # chrF: BLEU + 20
     run = folder / f"{name}-{seed}"
     run.mkdir()
     verbose = "67.2/41.5/28.2/19.3 (BP = 0.898 ratio = 0.903 hyp_len = 9 ref_len = 10)"
@@ -81,7 +81,6 @@ def write_run(folder, name, seed, bleu, parameters="60,000", state=32.0, chrf=No
         f"models | attention variant {name} (encoder,decoder,cross): {parameters} parameters in 9 attentions\n"
         "train | num. shared model params: 200,000 (num. trained: 200,000)\n"
         "train | epoch 001 | num_updates 145 |\ntrain | epoch 002 | num_updates 290 |\n"
-        f"decoder state: peak {state} MiB; stock would keep 64.00 MiB for the same batch, 2.0x\n"
         f"{parts}scores: {json.dumps(scores)}\n"
     )
 
@@ -103,18 +102,14 @@ def cells(lines):
 def test_the_table_compares_the_same_seeds(table, tmp_path):
     for seed, bleu in ((1, 20.0), (2, 30.0)):
         write_run(tmp_path, "mha", seed, bleu, chrf=bleu + 20, nll=(2.0 + seed, 2.5))
-    write_run(tmp_path, "mhe-mul", 1, 19.0, parameters="20,000", state=8.0, chrf=40.0)
-    write_run(tmp_path, "mhe-mul", 2, 29.5, parameters="20,000", state=8.0, chrf=48.0)
-    write_run(tmp_path, "mhe-mul", 3, 99.0, parameters="20,000", state=8.0, chrf=99.0)  # mha has no third
+    write_run(tmp_path, "mhe-mul", 1, 19.0, parameters="20,000", chrf=40.0)
+    write_run(tmp_path, "mhe-mul", 2, 29.5, parameters="20,000", chrf=48.0)
+    write_run(tmp_path, "mhe-mul", 3, 99.0, parameters="20,000", chrf=99.0)  # mha has no third
     write_run(tmp_path, "sha", 1, 15.0)
     write_run(tmp_path, "mhe-mul-std-1", 1, 10.0, chrf=20.0)
     (tmp_path / "significance.json").write_text(
         json.dumps({"mhe-mul": {"1": {"BLEU": {"p": 0.25}}, "2": {"BLEU": {"p": 0.001}}}})
     )
-    (tmp_path / "speed").mkdir()
-    for round_, rates in ((1, "100 100 200 220"), (2, "90 90 400 400"), (3, "1 1 300 300")):
-        lines = "".join(f"train_inner | wps={rate}, \n" for rate in rates.split())
-        (tmp_path / "speed" / f"sha-{round_}.log").write_text(f"{lines}measured: 9.0 s, peak memory 1,{round_}00 MiB\n")
     rows = cells(table(tmp_path, "--also", "mhe-mul-std-1"))
     bleu = ["25.0 ± 5.0", "0.90 ± 0.00", "45.0 ± 5.0"]
     assert rows[1] == ["mha", "60,000 / 200,000", "2", "3.500 ± 0.500", "2.500 ± 0.000", *bleu, "100.0 %, 100.0 %", "-"]
@@ -122,8 +117,10 @@ def test_the_table_compares_the_same_seeds(table, tmp_path):
     assert rows[2][5:] == ["24.2 ± 5.2", "0.90 ± 0.00", "44.0 ± 4.0", "97.0 %, 97.8 %", "0.250, 0.001"]
     assert rows[3] == ["sha", "60,000 / 200,000", "1", "2.000", "2.500", "15.0", "0.90", "35.0", "75.0 %, 87.5 %", "-"]
     assert rows[4][0] == "mhe-mul-std-1" and rows[4][8] == "50.0 %, 50.0 %"
-    costs = {row[0]: row[1:] for row in rows[6:]}
-    assert costs["sha"] == ["300", "1,200 MiB", "512 KiB"] and costs["mhe-mul"] == ["-", "-", "128 KiB"]
+    assert rows[5][0] == "variant"
+    gains = {row[0]: row[1:] for row in rows[6:]}  # of the first seed alone
+    assert gains["mhe-mul"] == ["20,000", "19.00", "95.0 %", "-0.400", "40.00", "100.0 %", "-0.214"]
+    assert gains["mha"] == ["60,000", "20.00", "100.0 %", "-", "40.00", "100.0 %", "-"]  # as many as sha
 
 
 def test_what_retention_reads(table, tmp_path):

@@ -66,13 +66,13 @@ def test_variants_are_compared_with_mha(shown):
 
 
 def test_training_has_a_row_a_model(shown):
-    model = {"arch": "mhe_transformer", "layers": 3, "width": 64, "heads": 2}
+    model = {"arch": "mhe_transformer", "layers": 3, "width": 64, "heads": 2, "sentences": 9}
     rows = [
         {**model, "variant": name, "ms": ms, "mib": 7.4, "attention_dropout": dropout, "capability": capability}
         for dropout, capability in ((0.0, "AVX2"), (0.1, "AVX2"), (0.0, "AVX512"))
         for name, ms in (("mha", 1200), ("mhe-mul", 1000))
     ]
-    name = "`mhe_transformer`, 3+3 layers, width 64, 2 heads"
+    name = "`mhe_transformer`, 3+3 layers, width 64, 2 heads, 9 sentences"
     cells = ["1,200 ms, 7 MiB", "1.20x, 7 MiB"]
     assert shown("training", rows) == [
         ["AVX2", name, *cells],
