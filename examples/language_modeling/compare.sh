@@ -78,12 +78,12 @@ fi
 
 for variant in ${VARIANTS//,/ }; do
     RUN="$OUT/$variant-1"
-    [[ -f $RUN/summary.log ]] && continue
-    mkdir -p "$RUN"
-    echo "training $RUN (log: $RUN/train.log)"
     COMMAND=(fairseq-train "$OUT/bin" --user-dir el_fairseq --task language_modeling --arch "$ARCH"
         --attention-variant "$variant" "${TRAINING[@]}" --no-epoch-checkpoints --save-dir "$RUN/checkpoints"
         --tensorboard-logdir "$RUN/tensorboard" --log-format simple --log-interval 50 "${MORE[@]}")
+    is_finished "$RUN" "${COMMAND[@]}" && continue
+    mkdir -p "$RUN"
+    echo "training $RUN (log: $RUN/train.log)"
     python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
         sed -unE 's/.* train \| epoch ([0-9]+) .* ppl ([0-9.e+]+) .*/epoch \1, training perplexity \2/p'
     fairseq-eval-lm "$OUT/bin" --user-dir el_fairseq --path "$RUN/checkpoints/$CHECKPOINT.pt" --gen-subset test \

@@ -34,33 +34,36 @@ source "$HERE/options.sh"
 set_options "$CONFIG"
 OUT="${OUT:-results/masked-lm-$CONFIG}"
 [[ " $TASKS" == *" $TASK:"* ]] || fail "--task $TASK: --config $CONFIG has ${TASKS//:[0-9]/}"
+set_fine_tuning "$CONFIG" "$TASK"
 CLASSES="${TASKS##*"$TASK:"}" BODY="$OUT/$VARIANT-1/checkpoints/checkpoint_last.pt"
-RUN="$OUT/$VARIANT-${FROM_SCRATCH:+scratch}/$TASK-$SEED"
-[[ -n $FROM_SCRATCH ]] || RUN="$OUT/$VARIANT-1/$TASK-$SEED"
-if [[ -f $RUN/summary.log ]]; then
-    echo "fine-tuned already: $RUN"
-    exit 0
-fi
-
-mkdir -p "$RUN"
-START=()
-if [[ -z $FROM_SCRATCH && ! -f $RUN/checkpoint_last.pt ]]; then
-    [[ -f $BODY ]] || fail "there is no $BODY: run pretrain.sh --variant $VARIANT first"
+if [[ -n $FROM_SCRATCH ]]; then
+    RUN="$OUT/$VARIANT-scratch/$TASK-$SEED" START=()
+else
+    RUN="$OUT/$VARIANT-1/$TASK-$SEED"
     START=(--restore-file "$BODY" --reset-optimizer --reset-dataloader --reset-meters --reset-lr-scheduler)
 fi
 # shellcheck disable=SC2054 # one option, two subsets
 COMMAND=(fairseq-train "$OUT/bin/$TASK" --user-dir el_fairseq --task sentence_prediction --criterion sentence_prediction
     --num-classes "${CLASSES%% *}" --init-token 0 --separator-token 2 --shorten-method truncate --arch "$ARCH"
-    --attention-variant "$VARIANT" "${MODEL[@]}" --lr-scheduler inverse_sqrt --warmup-updates 100 "${FINE_TUNING[@]}"
+    --attention-variant "$VARIANT" "${MODEL[@]}" "${FINE_TUNING[@]}"
     --seed "$SEED" --valid-subset valid,test --best-checkpoint-metric accuracy --maximize-best-checkpoint-metric
     --required-batch-size-multiple 1 --no-epoch-checkpoints --save-dir "$RUN" --log-format simple --log-interval 100)
-COMMAND+=("${START[@]}" "${MORE[@]}")
-[[ -f $RUN/command ]] || printf '%q ' "${COMMAND[@]}" >"$RUN/command" # one that goes on is started with less
-python scripts/lib/measure.py "${COMMAND[@]}" >>"$RUN/train.log" 2>&1 ||
+WHOLE=("${COMMAND[@]}" "${START[@]}" "${MORE[@]}")
+if is_finished "$RUN" "${WHOLE[@]}"; then
+    echo "fine-tuned already: $RUN"
+    exit 0
+fi
+if [[ -f $RUN/checkpoint_last.pt ]]; then
+    START=() # goes on from there
+elif [[ -z $FROM_SCRATCH && ! -f $BODY ]]; then
+    fail "there is no $BODY: run pretrain.sh --variant $VARIANT first"
+fi
+
+mkdir -p "$RUN"
+python scripts/lib/measure.py "${COMMAND[@]}" "${START[@]}" "${MORE[@]}" >>"$RUN/train.log" 2>&1 ||
     fail "training failed; the log is $RUN/train.log"
 {
-    echo "command: $(cat "$RUN/command")"
-    say_how "${COMMAND[@]}" | tail -n +2
+    say_how "${WHOLE[@]}"
     grep -hE "valid on|measured:" "$RUN/train.log" | sed 's/^[^|]*|[^|]*| //'
 } >"$RUN/summary.part"
 mv "$RUN/summary.part" "$RUN/summary.log"

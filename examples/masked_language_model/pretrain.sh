@@ -31,16 +31,16 @@ source "$HERE/options.sh"
 set_options "$CONFIG"
 OUT="${OUT:-results/masked-lm-$CONFIG}"
 RUN="$OUT/$VARIANT-$SEED"
-if [[ -f $RUN/summary.log ]]; then
+COMMAND=(fairseq-train "$OUT/bin/pretrain" --user-dir el_fairseq --task masked_lm --criterion masked_lm --arch "$ARCH"
+    --attention-variant "$VARIANT" "${MODEL[@]}" --lr-scheduler polynomial_decay "${PRETRAINING[@]}" --seed "$SEED"
+    --required-batch-size-multiple 1 --no-epoch-checkpoints --keep-interval-updates 1 --save-dir "$RUN/checkpoints"
+    --tensorboard-logdir "$RUN/tensorboard" --log-format simple --log-interval 50 "${MORE[@]}")
+if is_finished "$RUN" "${COMMAND[@]}"; then
     echo "pretrained already: $RUN"
     exit 0
 fi
 
 mkdir -p "$RUN"
-COMMAND=(fairseq-train "$OUT/bin/pretrain" --user-dir el_fairseq --task masked_lm --criterion masked_lm --arch "$ARCH"
-    --attention-variant "$VARIANT" "${MODEL[@]}" --lr-scheduler polynomial_decay "${PRETRAINING[@]}" --seed "$SEED"
-    --required-batch-size-multiple 1 --no-epoch-checkpoints --keep-interval-updates 1 --save-dir "$RUN/checkpoints"
-    --tensorboard-logdir "$RUN/tensorboard" --log-format simple --log-interval 50 "${MORE[@]}")
 echo "pretraining $RUN (log: $RUN/train.log)"
 python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
     sed -unE "s/.* valid on 'valid' subset .* ppl ([0-9.e+]+) .* num_updates ([0-9]+).*/$VARIANT, update \2: held-out masked perplexity \1/p"

@@ -18,9 +18,10 @@ def main(argv=None):
     if len(argv) != 2:
         raise SystemExit(__doc__)
     checkpoint, generator = load_checkpoint(argv[0]), torch.Generator().manual_seed(1)
+    variant = checkpoint["cfg"]["model"].get("attention_variant")
+    if variant != "mhe-mul":
+        raise SystemExit(f"{argv[0]}: --attention-variant is {variant}, not mhe-mul, whose heads have factors")
     embeddings = [value for name, value in checkpoint["model"].items() if name.endswith("_head_embed")]
-    if not embeddings:
-        raise SystemExit(f"{argv[0]}: no head embeddings in it; it is not of --attention-variant mhe-mul")
     for embedding in embeddings:
         embedding.copy_(-2.0 * torch.randint(2, embedding.shape, generator=generator))
     torch.save(checkpoint, argv[1])

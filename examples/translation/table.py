@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""The tables of attention variants, from what compare.sh left in a folder: scores, and what a parameter buys.
+"""The tables of attention variants, from what compare.sh left in a folder.
 
-Each number of scores is the mean over the seeds that a variant has in common with mha, ± the largest distance of a seed
-from it.
+1. Scores: means over the seeds that a variant has in common with mha, ± the largest distance of a seed from the mean.
+2. Each seed against mha with the same seed: differences, and p of significance.py in parentheses.
+3. What a parameter buys (scripts/retention.py), of the seeds that all have.
+4. The signatures of the metrics.
 """
 
 import argparse
@@ -11,35 +13,40 @@ import re
 import statistics
 from pathlib import Path
 
-from scripts.retention import SINGLE_HEAD, retention
+from scripts.retention import BASE, SINGLE_HEAD, retention
 from scripts.retention import rows as gains
 
 VARIANTS = ["mha", "mhe-mul", "mhe-add", "mqa", "sha"]
 SIGNIFICANCE = "significance.json"  # of significance.py
 
 
-def number(pattern, text, where):
-    """The one number that ``pattern`` finds in ``text``."""
+def only(pattern, text, where):
+    """The one thing that ``pattern`` finds in ``text``."""
     found = re.search(pattern, text)
     if found is None:
-        raise SystemExit(f"{where}: nothing like {pattern!r} in it; run it again")
-    return float(found.group(1).replace(",", ""))
+        raise SystemExit(f"{where}: nothing like {pattern!r} in it; remove it and run train.sh again")
+    return found.group(1)
+
+
+def number(pattern, text, where):
+    return float(only(pattern, text, where).replace(",", ""))
 
 
 def read_run(path):
     """What one summary.log says."""
     text = path.read_text()
-    scores = {each["name"]: each for each in json.loads(re.search(r"^scores: (.*)$", text, re.MULTILINE)[1])}
+    scores = {each["name"]: each for each in json.loads(only(r"(?m)^scores: (.*)$", text, path))}
     bleu, chrf = scores["BLEU"], next(each for name, each in scores.items() if name.startswith("chrF"))
     return {
         "attention": number(r"attention variant .*: ([\d,]+) parameters in", text, path),
         "all": number(r"num\. shared model params: [\d,]+ \(num\. trained: ([\d,]+)\)", text, path),
         "valid nll": number(r"valid on 'valid' subset \|.* nll_loss ([\d.]+) ", text, path),
         "test nll": number(r"valid on 'test' subset \|.* nll_loss ([\d.]+) ", text, path),
+        "lenpen": only(r"(?m)^lenpen: (\S+)$", text, path),
         "BLEU": bleu["score"],
         "brevity penalty": number(r"BP = ([\d.]+)", bleu["verbose_score"], path),
         "chrF": chrf["score"],
-        "signatures": {f"{name}|{each['signature']}" for name, each in scores.items()},
+        "signatures": {name: each["signature"].replace("|", r"\|") for name, each in scores.items()},  # for Markdown
     }
 
 
@@ -54,13 +61,13 @@ class Results:
 
     def __init__(self, folder, names):
         found = {name: by_seed(folder, name) for name in names}
-        self.base = found["mha"]
+        self.base = found[BASE]
         if not self.base:
             raise SystemExit(f"{folder}: no mha-*/summary.log, which the others are compared with; run train.sh first")
         self.runs = {name: {s: runs[s] for s in sorted(runs) if s in self.base} for name, runs in found.items()}
         self.runs = {name: runs for name, runs in self.runs.items() if runs}
         path = folder / SIGNIFICANCE
-        self.significance = json.loads(path.read_text()) if path.exists() else {}
+        self.significance = json.loads(path.read_text())["compared"] if path.exists() else {}
 
     def values(self, name, column):
         """Of each seed."""
@@ -93,7 +100,7 @@ def print_table(header, rows):
 def scores_of(results):
     """The rows of the first table."""
     for name, runs in results.runs.items():
-        first, sure = next(iter(runs.values())), results.significance.get(name, {})
+        first = next(iter(runs.values()))
         yield [
             name,
             f"{first['attention']:,.0f} / {first['all']:,.0f}",
@@ -102,9 +109,25 @@ def scores_of(results):
             spread(results.values(name, "BLEU"), 1),
             spread(results.values(name, "brevity penalty"), 2),
             spread(results.values(name, "chrF"), 1),
-            f"{percent(results.retention(name, 'BLEU'))}, {percent(results.retention(name, 'chrF'))}",
-            ", ".join(f"{sure[seed]['BLEU']['p']:.3f}" for seed in sorted(sure)) or "-",
+            *(percent(results.retention(name, column)) for column in ("BLEU", "chrF")),
         ]
+
+
+COMPARED = {"validation nll": ("valid nll", 3), "test nll": ("test nll", 3), "BLEU": ("BLEU", 2), "chrF": ("chrF", 2)}
+
+
+def difference(results, name, seed, column, digits):
+    """Of one run from that of mha with the same seed, with its sign, and p where it was computed."""
+    shown = f"{results.runs[name][seed][column] - results.base[seed][column]:+.{digits}f}"
+    sure = results.significance.get(name, {}).get(str(seed), {}).get(column)
+    return f"{shown} ({sure['p']:.3f})" if sure else shown
+
+
+def differences_of(results):
+    """The rows of the second table."""
+    for name, runs in results.runs.items():
+        found = [", ".join(difference(results, name, seed, *about) for seed in runs) for about in COMPARED.values()]
+        yield [name, *(found if name != BASE else "-" * len(found)), ", ".join(run["lenpen"] for run in runs.values())]
 
 
 def shared_scores(results):
@@ -122,17 +145,20 @@ def shared_scores(results):
 
 
 def markdown(results):
-    parts = ["validation nll", "test nll", "BLEU", "brevity penalty", "chrF", "retention: BLEU, chrF", "p by seed"]
+    parts = ["validation nll", "test nll", "BLEU", "brevity penalty", "chrF", "retention: BLEU", "retention: chrF"]
     print_table(["variant", "parameters: attention / all", "seeds", *parts], scores_of(results))
-    signatures = sorted(set().union(*(run["signatures"] for run in results.base.values())))
-    print("\nRetention: against mha with the same seeds. p: paired bootstrap of BLEU against mha.")
-    print(", ".join(signatures))
+    print("\nAgainst mha with the same seed: differences (p of the paired bootstrap)\n")
+    print_table(["variant", *COMPARED, "`--lenpen`"], differences_of(results))
     scores = shared_scores(results)
     if SINGLE_HEAD in scores:
         header, *lines = gains(scores)
-        print()
+        print(
+            "\nOf the seeds that all have; parameters of the attentions. Gain: per parameter (scripts/retention.py)\n"
+        )
         print_table(header, lines)
-        print("\nOf the seeds that all have; parameters of the attentions. Gain: per parameter (scripts/retention.py)")
+    print()
+    signatures = {each for runs in results.runs.values() for run in runs.values() for each in run["signatures"].items()}
+    print_table(["metric", "signature"], ([name, f"`{text}`"] for name, text in sorted(signatures)))
 
 
 def as_csv(results):

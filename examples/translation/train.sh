@@ -35,7 +35,6 @@ source "$HERE/../../scripts/lib/log.sh"
 source "$HERE/options.sh"
 
 RUN="$OUT/${NAME:-$VARIANT}-$SEED"
-mkdir -p "$RUN"
 set_options "$VARIANT"
 [[ $AVERAGE == 1 ]] && KEEP=(--no-epoch-checkpoints) || KEEP=(--keep-last-epochs "$AVERAGE")
 COMMAND=(fairseq-train "$OUT/bin" "${OPTIONS[@]}" "${KEEP[@]}" --max-epoch "$EPOCHS" --seed "$SEED"
@@ -49,7 +48,8 @@ translate() { # SUBSET LENPEN
         >"$RUN/generate.$1.$2" 2>&1
 }
 
-if ! grep -qs "^scores: " "$RUN/summary.log"; then # an older summary has less
+if ! is_finished "$RUN" "${COMMAND[@]}"; then
+    mkdir -p "$RUN"
     echo "training $RUN (log: $RUN/train.log)"
     python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
         sed -unE "s/.*epoch ([0-9]+):.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/${NAME:-$VARIANT}-$SEED: epoch \1 of $EPOCHS, update \3, nll_loss \2/p"

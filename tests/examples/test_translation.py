@@ -81,7 +81,7 @@ def write_run(folder, name, seed, bleu, parameters="60,000", chrf=None, nll=(2.0
         f"models | attention variant {name} (encoder,decoder,cross): {parameters} parameters in 9 attentions\n"
         "train | num. shared model params: 200,000 (num. trained: 200,000)\n"
         "train | epoch 001 | num_updates 145 |\ntrain | epoch 002 | num_updates 290 |\n"
-        f"{parts}scores: {json.dumps(scores)}\n"
+        f"{parts}lenpen: 1.{seed}\nscores: {json.dumps(scores)}\n"
     )
 
 
@@ -107,20 +107,32 @@ def test_the_table_compares_the_same_seeds(table, tmp_path):
     write_run(tmp_path, "mhe-mul", 3, 99.0, parameters="20,000", chrf=99.0)  # mha has no third
     write_run(tmp_path, "sha", 1, 15.0)
     write_run(tmp_path, "mhe-mul-std-1", 1, 10.0, chrf=20.0)
-    (tmp_path / "significance.json").write_text(
-        json.dumps({"mhe-mul": {"1": {"BLEU": {"p": 0.25}}, "2": {"BLEU": {"p": 0.001}}}})
-    )
+    compared = {"1": {"BLEU": {"p": 0.25}, "chrF": {"p": 0.5}}, "2": {"BLEU": {"p": 0.001}}}
+    (tmp_path / "significance.json").write_text(json.dumps({"compared": {"mhe-mul": compared}}))
     rows = cells(table(tmp_path, "--also", "mhe-mul-std-1"))
     bleu = ["25.0 ± 5.0", "0.90 ± 0.00", "45.0 ± 5.0"]
-    assert rows[1] == ["mha", "60,000 / 200,000", "2", "3.500 ± 0.500", "2.500 ± 0.000", *bleu, "100.0 %, 100.0 %", "-"]
+    assert rows[1] == ["mha", "60,000 / 200,000", "2", "3.500 ± 0.500", "2.500 ± 0.000", *bleu, "100.0 %", "100.0 %"]
     assert rows[2][2:5] == ["2", "2.000 ± 0.000", "2.500 ± 0.000"]
-    assert rows[2][5:] == ["24.2 ± 5.2", "0.90 ± 0.00", "44.0 ± 4.0", "97.0 %, 97.8 %", "0.250, 0.001"]
-    assert rows[3] == ["sha", "60,000 / 200,000", "1", "2.000", "2.500", "15.0", "0.90", "35.0", "75.0 %, 87.5 %", "-"]
-    assert rows[4][0] == "mhe-mul-std-1" and rows[4][8] == "50.0 %, 50.0 %"
-    assert rows[5][0] == "variant"
-    gains = {row[0]: row[1:] for row in rows[6:]}  # of the first seed alone
+    assert rows[2][5:] == ["24.2 ± 5.2", "0.90 ± 0.00", "44.0 ± 4.0", "97.0 %", "97.8 %"]
+    assert rows[3] == ["sha", "60,000 / 200,000", "1", "2.000", "2.500", "15.0", "0.90", "35.0", "75.0 %", "87.5 %"]
+    assert rows[4][0] == "mhe-mul-std-1" and rows[4][8:] == ["50.0 %", "50.0 %"]
+    assert rows[5:8] == [
+        ["variant", "validation nll", "test nll", "BLEU", "chrF", "`--lenpen`"],
+        ["mha", "-", "-", "-", "-", "1.1, 1.2"],
+        [
+            "mhe-mul",
+            "-1.000, -2.000",
+            "+0.000, +0.000",
+            "-1.00 (0.250), -0.50 (0.001)",
+            "+0.00 (0.500), -2.00",
+            "1.1, 1.2",
+        ],
+    ]
+    assert rows[10][0] == "variant"
+    gains = {row[0]: row[1:] for row in rows[11:15]}  # of the first seed alone
     assert gains["mhe-mul"] == ["20,000", "19.00", "95.0 %", "-0.400", "40.00", "100.0 %", "-0.214"]
     assert gains["mha"] == ["60,000", "20.00", "100.0 %", "-", "40.00", "100.0 %", "-"]  # as many as sha
+    assert "| BLEU | `nrefs:1\\|tok:13a` |" in table(tmp_path)
 
 
 def test_what_retention_reads(table, tmp_path):
@@ -151,8 +163,10 @@ def test_significance_finds_what_is_worse(load, tmp_path, monkeypatch, capsys):
         (tmp_path / f"{name}-1/hypotheses.de").write_text("".join(f"{line}\n" for line in translations))
     monkeypatch.setattr(sys, "argv", ["significance.py", str(tmp_path), "--samples", "100"])
     load("translation/significance").main()
-    found = json.loads((tmp_path / "significance.json").read_text())
-    assert set(found) == {"mhe-mul", "sha"} and set(found["sha"]["1"]) == {"BLEU", "chrF2"}
+    written = json.loads((tmp_path / "significance.json").read_text())
+    found, same = written["compared"], written["hypotheses"]
+    assert same["mha-1"] == same["sha-1"] != same["mhe-mul-1"] and "bs:100" in found["sha"]["1"]["BLEU"]["signature"]
+    assert set(found) == {"mhe-mul", "sha"} and set(found["sha"]["1"]) == {"BLEU", "chrF"}
     assert found["mhe-mul"]["1"]["BLEU"]["p"] < 0.02 and found["mhe-mul"]["1"]["BLEU"]["score"] < 80
     assert found["sha"]["1"]["BLEU"]["p"] > 0.5 and found["sha"]["1"]["BLEU"]["mha"] == pytest.approx(100)
     assert "mhe-mul, seed 1: BLEU" in capsys.readouterr().out
@@ -197,14 +211,16 @@ def test_a_mean_of_epochs(shell, data, tmp_path):
 
 def test_heads_that_start_as_signs(load, tmp_path):
     state = {f"a.{name}_head_embed": torch.randn(4, 16) for name in "qkv"} | {"a.weight": torch.ones(2)}
-    torch.save({"model": state}, tmp_path / "in.pt")
+    model = {"attention_variant": "mhe-mul"}
+    torch.save({"model": state, "cfg": {"model": model}}, tmp_path / "in.pt")
     module = load("translation/signs")
     module.main([str(tmp_path / "in.pt"), str(tmp_path / "out.pt")])
     changed = load_checkpoint(tmp_path / "out.pt")["model"]
     for name, value in changed.items():
         assert set((1 + value).flatten().tolist()) == ({2.0} if name == "a.weight" else {1.0, -1.0}), name
-    torch.save({"model": {"a.weight": torch.ones(2)}}, tmp_path / "in.pt")
-    with pytest.raises(SystemExit, match="no head embeddings"):
+    model["attention_variant"] = "mhe-add"
+    torch.save({"model": state, "cfg": {"model": model}}, tmp_path / "in.pt")
+    with pytest.raises(SystemExit, match="--attention-variant is mhe-add, not mhe-mul"):
         module.main([str(tmp_path / "in.pt"), str(tmp_path / "out.pt")])
 
 
