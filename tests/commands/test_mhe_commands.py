@@ -6,11 +6,10 @@ import threading
 
 import pytest
 import torch
-from fairseq.models.roberta import RobertaHubInterface
 from helpers.commands import ROOT, assert_same_output, generate, lines_of, run, train
 
 from el_fairseq.compat import load_checkpoint
-from el_fairseq.models import MHERobertaModel, MHETransformerLanguageModel, MHETransformerModel
+from el_fairseq.models import MHETransformerLanguageModel, MHETransformerModel
 from el_fairseq.modules import MHEAttention
 
 pytestmark = pytest.mark.slow
@@ -18,10 +17,6 @@ TINY = "--arch mhe_transformer_tiny --encoder-normalize-before --share-all-embed
 TINY_LM = (
     "--arch mhe_transformer_lm --decoder-layers 2 --decoder-embed-dim 32 --decoder-input-dim 32 "
     "--decoder-output-dim 32 --decoder-ffn-embed-dim 32 --decoder-attention-heads 4"
-)
-TINY_ROBERTA = (
-    "--arch mhe_roberta --encoder-layers 2 --encoder-embed-dim 32 --encoder-ffn-embed-dim 32 "
-    "--encoder-attention-heads 4 --max-positions 64"
 )
 
 
@@ -150,24 +145,6 @@ def test_language_model_trains_evaluates_and_loads(text, tmp_path):
     hub = MHETransformerLanguageModel.from_pretrained(str(tmp_path), "checkpoint_last.pt", str(text))
     assert isinstance(hub.models[0].decoder.layers[0].self_attn, MHEAttention)
     assert hub.sample("a b c d", beam=2, max_len_b=8).startswith("a b c d e")
-
-
-def test_roberta_trains_validates_and_loads(text, tmp_path):
-    log = run(
-        "fairseq-train",
-        f"{text} --user-dir el_fairseq --task masked_lm --criterion masked_lm {TINY_ROBERTA}",
-        f"--save-dir {tmp_path} --optimizer adam --lr 0.01 --max-tokens 400 --tokens-per-sample 32 --max-update 40",
-        "--no-epoch-checkpoints --log-format simple --log-interval 10 --sample-break-mode complete",
-    )
-    assert losses(log)[-1] < losses(log)[0] - 0.3
-    valid = float(re.search(r"valid on 'valid' subset \| loss ([\d.]+)", log).group(1))
-    path = tmp_path / "checkpoint_last.pt"
-    log = run("fairseq-validate", f"{text} --user-dir el_fairseq --task masked_lm --path {path} --max-tokens 400")
-    assert float(re.search(r"valid on 'valid' subset \| loss ([\d.]+)", log).group(1)) == pytest.approx(valid, abs=0.2)
-    hub = MHERobertaModel.from_pretrained(str(tmp_path), path.name, str(text), bpe=None)
-    assert isinstance(hub, RobertaHubInterface)
-    features = hub.extract_features(torch.tensor([0, 5, 6, 2]))
-    assert features.shape == (1, 4, 32) and features.isfinite().all()
 
 
 def test_translation_hub_translates(data, checkpoint):

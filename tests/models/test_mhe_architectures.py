@@ -17,7 +17,7 @@ from fairseq.models import (
 )
 from fairseq.models.ema.ema import EMA
 from fairseq.modules import MultiheadAttention
-from helpers.models import dictionary
+from helpers.models import assert_close, batch, compute_in_float64, dictionary, write_out
 from omegaconf import OmegaConf
 
 from el_fairseq.convert.attention_variant import VARIANTS
@@ -138,6 +138,27 @@ def test_roberta_starts_with_berts_weights():
     for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj):
         assert projection.weight.std().item() == pytest.approx(0.02, rel=0.05)
         assert not projection.bias.any()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_roberta_computes_what_stock_computes_with_the_weights_written_out(variant, monkeypatch):
+    compute_in_float64(monkeypatch)
+    options = {"activation_fn": "gelu", "pooler_activation_fn": "tanh", "head_embed_std": 0.5, "dropout": 0.0}
+    model = build("roberta", attention_variant=variant, **options).double().eval()
+    model.register_classification_head("sentences", num_classes=3)
+    model.classification_heads["sentences"].double()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.endswith("_head_embed"):
+                parameter.normal_(std=0.3)  # a new model's biases are zero, and its weights small
+    tokens = batch(WORDS, [9, 4, 1], left_pad=False)["net_input"]["src_tokens"]
+    stock = write_out(model)
+    for head in (None, "sentences"):
+        options = {"features_only": head is not None, "classification_head_name": head}
+        ours, theirs = (each(tokens, **options)[0] for each in (model, stock))
+        read = tokens.ne(WORDS.pad()) if head is None else slice(None)
+        assert_close(ours[read], theirs[read], 1e-9)
+        assert theirs.std() > 0.1
 
 
 def test_the_spread_of_the_embeddings_can_be_chosen():
