@@ -4,20 +4,23 @@ Usage: python -m scripts.bench.show {decode,peers,variants,training,linear,atten
 
 decode     rows of bench_decode.py: seconds of stock, and how many times faster each mode is
 peers      the same rows, those with another engine
-variants   rows of bench_decode.py --arch NAME/VARIANT, one run or several: the attention variants against mha
+variants   rows of bench.variants: decoding of each attention variant against mha, with the quartiles of the rounds
 training   rows of bench.training: a step of each variant, against mha
 linear     rows of bench.linear: GFLOP/s of each product
 attention  rows of bench_attention.py: time and bytes of each layout
 
-Of rows that measure the same thing the last one counts; variants takes the median of all.
+Of rows that measure the same thing the last one counts.
 """
 
 import argparse
 import statistics
 from pathlib import Path
 
+from el_fairseq.convert.attention_variant import MHA
+
 from .cpu_table import CPUS
 from .rows import read_rows
+from .variants import quotients
 
 MEASURED = ("arch", "batch", "source", "shortest", "tokens", "search", "beam", "dtype", "device", "capability")
 SEARCHES = {"beam": "", "greedy": ", greedy", "diverse": ", diverse groups"}
@@ -49,23 +52,23 @@ def peers(rows):
 
 
 def variants(rows):
-    """Medians of several runs of one command; against mha it is the median of the quotients within a run."""
-    runs = {}
-    for row in rows:
-        runs.setdefault(tuple(row[key] for key in ("capability", "arch")), []).append(row)
+    """Medians; how many times as fast within a round, with the first and third quartile of the rounds."""
+    rows = newest(rows, "capability", "shape", "variant")
     times = ["stock, s", "`auto`, s", "against stock", "against `mha`"]
-    yield ["CPU", "shape", "variant", *times, "state: stock", "`auto`"]
-    for (capability, arch), found in runs.items():
-        shape, variant = arch.split("/")
-        base = runs[capability, f"{shape}/mha"]
-        seconds = [statistics.median(row["seconds"][mode] for row in found) for mode in ("stock", "auto")]
-        quotients = [
-            [row["speedup"]["auto"] for row in found],
-            [first["seconds"]["auto"] / row["seconds"]["auto"] for first, row in zip(base, found, strict=True)],
-        ]
-        cells = [*(f"{x:.3f}" for x in seconds), *(f"{statistics.median(each):.2f}x" for each in quotients)]
-        states = [f"{found[-1]['state_mib'][mode]:.1f} MiB" for mode in ("stock", "auto")]
-        yield [CPUS[capability], shape, variant, *cells, *states]
+    yield ["CPU", "shape", "variant", *times, "state: stock with `mha`", "`auto`"]
+    for row in sorted(rows, key=lambda row: (CPUS[row["capability"]], row["shape"] != "small")):
+        base = next(each for each in rows if _alike(each, row) and each["variant"] == MHA)
+        took = row["seconds"]
+        cells = [f"{statistics.median(took[mode]):.3f}" for mode in ("stock", "auto")]
+        cells.append(f"{statistics.median(quotients(took['stock'], took['auto'])):.2f}x")
+        low, middle, high = statistics.quantiles(quotients(base["seconds"]["auto"], took["auto"]), n=4)
+        cells.append("1.00x" if row is base else f"{middle:.2f}x ({low:.2f} to {high:.2f})")
+        states = [f"{row['state_mib'][mode]:.1f} MiB" for mode in ("stock", "auto")]
+        yield [CPUS[row["capability"]], row["shape"], row["variant"], *cells, *states]
+
+
+def _alike(first, second):
+    return all(first[key] == second[key] for key in ("capability", "shape"))
 
 
 def training(rows):
@@ -79,7 +82,7 @@ def training(rows):
         name += f", attention dropout {row['attention_dropout']}" if row["attention_dropout"] else ""
         models.setdefault((CPUS[row["capability"]], name), {})[row["variant"]] = row
     yield ["CPU", "model", *names]
-    for (cpu, name), found in models.items():
+    for (cpu, name), found in sorted(models.items(), key=lambda each: each[0][0]):
         base = found["mha"]["ms"]
         times = {v: f"{row['ms']:,.0f} ms" if v == "mha" else f"{base / row['ms']:.2f}x" for v, row in found.items()}
         yield [cpu, name, *(f"{times[v]}, {found[v]['mib']:.0f} MiB" if v in found else "" for v in names)]
