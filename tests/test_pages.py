@@ -87,11 +87,18 @@ def test_a_table_that_differs_is_noticed(tmp_path, monkeypatch, capsys):
         tables.main(["--check"])
 
 
-def test_the_picture_shows_what_was_measured():
-    """If it fails: python -m scripts.bench.plot overview docs/results/overview.png docs/results/cpu_table.jsonl"""
-    with Image.open(ROOT / "docs/results/overview.png") as image:
+FIGURES = {
+    "overview.png": (plot.percentages, cpu_table.ROWS, "overview"),
+    "mhe/heads.png": (plot.by_heads, ROOT / "docs/results/mhe/heads.jsonl", "training"),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_shows_what_was_measured(name):
+    numbers, rows, kind = FIGURES[name]
+    with Image.open(ROOT / "docs/results" / name) as image:
         shown = json.loads(image.info["Description"])
-    assert shown == plot.percentages(read_rows(cpu_table.ROWS))
+    assert shown == numbers(read_rows(rows)), f"run: python -m scripts.bench.plot {kind} docs/results/{name} {rows}"
 
 
 def test_the_front_page_is_short():

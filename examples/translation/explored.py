@@ -24,6 +24,8 @@ def options_of(command):
     words = shlex.split(command)
     pairs = zip(words, [*words[1:], "--"])
     found = {word: "" if value.startswith("--") else value for word, value in pairs if word.startswith("--")}
+    if "--restore-file" in found:
+        found["--restore-file"] = Path(found["--restore-file"]).name
     return {option: value for option, value in found.items() if option not in NOT_OPTIONS}
 
 

@@ -23,6 +23,7 @@ COLOURS = {"stock": "C0", "shared": "C1", "auto": "C2", "on": "C3", "ctranslate2
 COLOURS |= {"mha": "C0", "mhe": "C3", "mhe-mul": "C3", "mhe-add": "C6", "mqa": "C1", "sha": "C2"}
 HEADS = (1, 2, 4, 8, 16, 32)
 NAMES = {"shared": "keys and values shared by the beams", "on": "EL-attention", "per-beam": "keys and values per beam"}
+STEP = {"ms": "ms a step", "mib": "MiB kept for the backward pass"}  # of training
 LABELS = {"auto": "--el-attention auto", "on": "--el-attention on"}
 
 
@@ -76,16 +77,23 @@ def parameters(rows, path):
     _save(figure, path)
 
 
+def by_heads(rows):
+    """``{"ms" or "mib": {variant: [[heads, number], ...]}}`` of a training step; of several rows the last counts."""
+    variants = dict.fromkeys(row["variant"] for row in rows)
+    numbers = {key: {v: {r["heads"]: r[key] for r in rows if r["variant"] == v} for v in variants} for key in STEP}
+    return {key: {v: sorted(map(list, each.items())) for v, each in found.items()} for key, found in numbers.items()}
+
+
 def training(rows, path):
     """Time of a training step, and MiB kept for the backward pass, against the heads."""
     figure, axes = _panels(2)
-    for axis, (key, unit) in zip(axes, (("ms", "ms a step"), ("mib", "MiB kept for the backward pass"))):
-        for variant in dict.fromkeys(row["variant"] for row in rows):
-            found = {row["heads"]: row[key] for row in rows if row["variant"] == variant}  # the last of several
-            _line(axis, variant, sorted(found.items()), [])
+    found = by_heads(rows)
+    for axis, (key, unit) in zip(axes, STEP.items()):
+        for variant, points in found[key].items():
+            _line(axis, variant, points, [])
         _finish(axis, f"{rows[0]['arch']}, {rows[0]['layers']} layers", "heads n", unit)
         axis.set_ylim(bottom=0)
-    _save(figure, path)
+    _save(figure, path, about=json.dumps(found))
 
 
 def percentages(rows):

@@ -10,6 +10,7 @@ import tarfile
 
 import pytest
 import torch
+from helpers.commands import ROOT
 
 from el_fairseq.compat import load_checkpoint
 
@@ -250,3 +251,31 @@ def test_what_was_tried_in_its_order(load, tmp_path, monkeypatch, capsys):
     (tmp_path / "a-1/summary.log").write_text("command: fairseq-train\n")
     with pytest.raises(SystemExit, match="a-1/summary.log: no command"):
         module.main()
+
+
+def test_what_was_tried_is_what_explore_runs(shell, load, tmp_path):
+    """Its trainings are noted instead of run, and held to the options in the logs of those that were."""
+    folder, out = tmp_path / "copy/examples/translation", tmp_path / "out"
+    shutil.copytree(ROOT / "docs/results/multi30k-explored", out)
+    (out / "signs.pt").touch()
+    (folder / "prepare.sh").write_text("#!/usr/bin/env bash\n")
+    (folder / "train.sh").write_text('#!/usr/bin/env bash\necho "train: $*"\n')
+    printed = shell("translation/explore.sh", "--out", out, "--jobs", 1)
+    given = [re.split(" --(?= |$)", line[7:]) for line in printed.splitlines() if line.startswith("train: ")]
+    options_of = load("translation/explored").options_of
+    defaults = {"--encoder-attention-heads": "2", "--decoder-attention-heads": "2", "--max-tokens": "1024"}
+    names = set()
+    for ours, fairseqs in given:
+        ours, fairseqs = options_of(ours), options_of(fairseqs)
+        names.add(f"{ours['--name']}-1")
+        log = (out / f"{ours['--name']}-1/summary.log").read_text()
+        logged = options_of(log.splitlines()[0])
+        wanted = {"--lr": "0.004", **defaults, **fairseqs, "--attention-variant": ours["--variant"]}
+        wanted["--max-epoch"] = ours["--epochs"]
+        assert {name: logged[name] for name in wanted} == wanted
+        assert {"--head-embed-std", "--attention-variant-where", "--restore-file"} & logged.keys() <= fairseqs.keys()
+        assert f"averaged: {ours['--average']}" in log or ours["--average"] == "1"
+    assert names == {path.name for path in out.iterdir() if path.is_dir()}
+    assert "| mhe-mul | 4 | 4 | 0.004 | 4096 |" in printed
+    message = shell("translation/explore.sh", "--out", out, "--runs", "mha-3heads", ok=False)
+    assert "--runs mha-3heads: there is no such run" in message
