@@ -2,11 +2,13 @@
 
 Usage: python -m scripts.bench.training [--variant mha,mhe-mul,...] [--arch mhe_transformer] [--heads 4]
                                         [--width 128 | --head-width 32] [--layers 3] [--sentences 128] [--length 30]
-                                        [--attention-dropout 0] [--vocabulary 4000] [--rounds 10] [--json FILE]
+                                        [--attention-dropout 0] [--vocabulary 4000] [--rounds 10]
+                                        [--json FILE | --profile]
 
 A step is forward, label-smoothed cross-entropy of all positions and backward over random sentences, without the
 optimizer. The variants take turns; times are medians. --width is D for every number of heads n; --head-width is d, and
-D = n · d. Kept: the bytes of all tensors that autograd saves, parameters aside.
+D = n · d. Kept: the bytes of all tensors that autograd saves, parameters aside. --profile says instead which operators
+take the time of a step, by PyTorch's profiler, which costs some itself.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from .rows import append_row, integers, machine, names, seconds
 
 MIB = 2**20
 WARM_UP = 2  # rounds
+OPERATORS = 12  # lines of a profile
 
 
 def parse_args(argv):
@@ -43,7 +46,9 @@ def parse_args(argv):
     parser.add_argument("--attention-dropout", type=float, default=0.0)
     parser.add_argument("--vocabulary", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--json", type=Path, help="add the rows to this file, one JSON object a line")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", type=Path, help="add the rows to this file, one JSON object a line")
+    output.add_argument("--profile", action="store_true", help="the operators of a step, and their time")
     args = parser.parse_args(argv)
     for variant in args.variant:
         if variant not in VARIANTS:
@@ -96,12 +101,38 @@ def kept_bytes(model, sample, pad):
     return sum(kept.values())
 
 
-def bench(args, task, heads):
-    """``{variant: {"ms", "mib", "parameters"}}`` for one number of heads."""
+def models_and_batch(args, task, heads):
+    """``({variant: model}, sample)`` for one number of heads."""
     models = {variant: build(args, task, heads, variant) for variant in args.variant}
-    rng, pad = Random(1), task.source_dictionary.pad()
+    rng = Random(1)
     lengths = random_lengths(rng, args.sentences, max(2, args.length // 2), args.length)
     (sample,) = batches(task, random_sources(task, rng, lengths), args.sentences, torch.device("cpu"))
+    return models, sample
+
+
+def profile(args, task, heads):
+    """Lines of a table: milliseconds of a step in each operator itself, the longest first, and in all."""
+    models, sample = models_and_batch(args, task, heads)
+    found = {}
+    for variant, model in models.items():
+        for _ in range(WARM_UP):
+            step(model, sample, task.source_dictionary.pad())
+        with torch.profiler.profile() as recorded:
+            for _ in range(args.rounds):
+                step(model, sample, task.source_dictionary.pad())
+        found[variant] = {e.key: e.self_cpu_time_total / 1e3 / args.rounds for e in recorded.key_averages()}
+    longest = sorted(set().union(*found.values()), key=lambda name: -max(each.get(name, 0) for each in found.values()))
+    yield "| operator | " + " | ".join(f"{variant}, ms" for variant in found) + " |"
+    yield "|---|" + "---|" * len(found)
+    for name in longest[:OPERATORS]:
+        yield f"| {name} | " + " | ".join(f"{each.get(name, 0):.1f}" for each in found.values()) + " |"
+    yield "| all | " + " | ".join(f"{sum(each.values()):.1f}" for each in found.values()) + " |"
+
+
+def bench(args, task, heads):
+    """``{variant: {"ms", "mib", "parameters"}}`` for one number of heads."""
+    models, sample = models_and_batch(args, task, heads)
+    pad = task.source_dictionary.pad()
     times = {variant: [] for variant in models}
     for _ in range(WARM_UP + args.rounds):
         for variant, model in models.items():
@@ -121,6 +152,12 @@ def main(argv=None):
     words = dictionary(args.vocabulary)
     task = TranslationTask(TranslationConfig(), words, words)
     about = machine(torch.device("cpu"))
+    if args.profile:
+        print(about["command"])
+        print(f"{about['device']}, {about['threads']} threads, torch {about['torch']}, commit {about['commit']}")
+        for heads in args.heads:
+            print("\n".join(profile(args, task, heads)), flush=True)
+        return
     print(f"{about['device']}, {about['threads']} threads, torch {about['torch']}, medians of {args.rounds} steps")
     print("| heads n | width D | variant | parameters | step, ms | by the first | kept for backward, MiB |")
     print("|---|---|---|---|---|---|---|", flush=True)

@@ -56,6 +56,18 @@ def test_a_row_for_each_variant_and_number_of_heads(tmp_path, capsys):
     assert drawn.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_profile_has_the_operators_of_a_step(capsys):
+    training.main([*TINY, "--variant", "mha,mhe-mul", "--width", "16", "--heads", "2", "--profile"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split(" | ")[0][2:]: line.split(" | ")[1:] for line in lines if line.startswith("| ")}
+    assert rows["operator"] == ["mha, ms", "mhe-mul, ms |"] and len(rows) == 2 + training.OPERATORS
+    assert any("addmm" in name for name in rows)
+    del rows["operator"]
+    for column in (0, 1):
+        times = {name: float(cells[column].removesuffix(" |")) for name, cells in rows.items()}
+        assert 0 < sum(times.values()) - times["all"] <= times["all"] + 1  # rounded
+
+
 def test_an_encoder_alone_is_trained(capsys):
     training.main([*TINY, "--arch", "mhe_roberta", "--variant", "mhe-mul", "--width", "8"])
     assert "| 4 | 8 | mhe-mul |" in capsys.readouterr().out
