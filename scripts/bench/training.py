@@ -13,6 +13,7 @@ take the time of a step, by PyTorch's profiler, which costs some itself.
 
 import argparse
 import statistics
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -111,21 +112,22 @@ def models_and_batch(args, task, heads):
 
 
 def profile(args, task, heads):
-    """Lines of a table: milliseconds of a step in each operator itself, the longest first, and in all."""
+    """Lines of a table: milliseconds of a step in each operator itself, the longest first, and in all; means."""
     models, sample = models_and_batch(args, task, heads)
-    found = {}
-    for variant, model in models.items():
-        for _ in range(WARM_UP):
-            step(model, sample, task.source_dictionary.pad())
-        with torch.profiler.profile() as recorded:
-            for _ in range(args.rounds):
+    found = {variant: Counter() for variant in models}
+    for round_ in range(WARM_UP + args.rounds):
+        for variant, model in models.items():
+            with torch.profiler.profile() as recorded:
                 step(model, sample, task.source_dictionary.pad())
-        found[variant] = {e.key: e.self_cpu_time_total / 1e3 / args.rounds for e in recorded.key_averages()}
-    longest = sorted(set().union(*found.values()), key=lambda name: -max(each.get(name, 0) for each in found.values()))
+            if round_ >= WARM_UP:
+                found[variant].update(
+                    {e.key: e.self_cpu_time_total / 1e3 / args.rounds for e in recorded.key_averages()}
+                )
+    longest = sorted(set().union(*found.values()), key=lambda name: -max(each[name] for each in found.values()))
     yield "| operator | " + " | ".join(f"{variant}, ms" for variant in found) + " |"
     yield "|---|" + "---|" * len(found)
     for name in longest[:OPERATORS]:
-        yield f"| {name} | " + " | ".join(f"{each.get(name, 0):.1f}" for each in found.values()) + " |"
+        yield f"| {name} | " + " | ".join(f"{each[name]:.1f}" for each in found.values()) + " |"
     yield "| all | " + " | ".join(f"{sum(each.values()):.1f}" for each in found.values()) + " |"
 
 
