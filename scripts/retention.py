@@ -7,7 +7,8 @@ The parameters may be those of the attentions or of whole models. For each score
     retention           score / score of mha
     gain per parameter  (score / score of sha - 1) / (parameters / parameters of sha - 1)
 
-The second is the relative gain over a single head by the relative increase in parameters. It has no value for sha.
+The second is the relative gain over a single head by the relative increase in parameters. It has no value for sha, and
+none where the file has no sha.
 """
 
 import argparse
@@ -48,12 +49,13 @@ def read(file: Iterable[str], name: str) -> dict[str, dict[str, float]]:
         try:
             table[variant] = {column: float(value) for column, value in row.items()}
         except (TypeError, ValueError):
-            raise ValueError(f"{name}, line {reader.line_num}: a value that is no number") from None
+            raise ValueError(
+                f"{name}, line {reader.line_num}: a value is missing, one too many, or no number"
+            ) from None
         if not all(0 < value < math.inf for value in table[variant].values()):
             raise ValueError(f"{name}, line {reader.line_num}: parameters and scores are more than 0")
-    for variant in (BASE, SINGLE_HEAD):
-        if variant not in table:
-            raise ValueError(f"{name}: there is no {variant}, which the others are compared with")
+    if BASE not in table:
+        raise ValueError(f"{name}: there is no {BASE}, which the others are compared with")
     return table
 
 
@@ -61,11 +63,11 @@ def rows(table: dict[str, dict[str, float]]) -> Iterable[list[str]]:
     """The lines of the Markdown table, as cells."""
     scores = [column for column in table[BASE] if column != "parameters"]
     yield ["variant", "parameters", *(f"{name}{what}" for name in scores for what in ("", ": retention", ": gain"))]
-    base, single = table[BASE], table[SINGLE_HEAD]
+    base, single = table[BASE], table.get(SINGLE_HEAD)
     for variant, found in table.items():
         cells = [variant, f"{found['parameters']:,.0f}"]
         for name in scores:
-            gain = gain_per_parameter(found[name], found["parameters"], single[name], single["parameters"])
+            gain = single and gain_per_parameter(found[name], found["parameters"], single[name], single["parameters"])
             shown = "-" if gain is None else f"{gain:.3f}"
             cells += [f"{found[name]:.2f}", f"{100 * retention(found[name], base[name]):.1f} %", shown]
         yield cells

@@ -13,7 +13,7 @@ import re
 import statistics
 from pathlib import Path
 
-from scripts.retention import BASE, SINGLE_HEAD, retention
+from scripts.retention import BASE, retention
 from scripts.retention import rows as gains
 
 VARIANTS = ["mha", "mhe-mul", "mhe-add", "mqa", "sha"]
@@ -150,7 +150,7 @@ def markdown(results):
     print("\nAgainst mha with the same seed: differences (p of the paired bootstrap)\n")
     print_table(["variant", *COMPARED, "`--lenpen`"], differences_of(results))
     scores = shared_scores(results)
-    if SINGLE_HEAD in scores:
+    if scores:
         header, *lines = gains(scores)
         print(
             "\nOf the seeds that all have; parameters of the attentions. Gain: per parameter (scripts/retention.py)\n"

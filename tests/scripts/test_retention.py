@@ -18,14 +18,20 @@ def test_both_are_computed_for_each_score(tmp_path, capsys):
     ]
 
 
+def test_without_a_single_head_there_is_no_gain(tmp_path, capsys):
+    (tmp_path / "table.csv").write_text("".join(TABLE.splitlines(keepends=True)[:3]))
+    retention.main([str(tmp_path / "table.csv")])
+    assert capsys.readouterr().out.splitlines()[3] == "| mhe-mul | 200 | 78.00 | 97.5 % | - | 24.00 | 75.0 % | - |"
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
         ("variant,accuracy\nmha,80\n", "the header has to be variant,parameters,SCORE"),
-        ("variant,parameters,accuracy\nmha,400,80\n", "there is no sha"),
-        ("variant,parameters,accuracy\nmha,400,high\n", "line 2: a value that is no number"),
-        ("variant,parameters,accuracy\nmha,400\n", "line 2: a value that is no number"),
-        ("variant,parameters,accuracy\nmha,400,80,1\n", "line 2: a value that is no number"),
+        ("variant,parameters,accuracy\nsha,400,80\n", "there is no mha"),
+        ("variant,parameters,accuracy\nmha,400,high\n", "line 2: a value is missing, one too many, or no number"),
+        ("variant,parameters,accuracy\nmha,400\n", "line 2: a value is missing, one too many, or no number"),
+        ("variant,parameters,accuracy\nmha,400,80,1\n", "line 2: a value is missing, one too many, or no number"),
         ("variant,parameters,accuracy\nmha,0,80\n", "line 2: parameters and scores are more than 0"),
         ("variant,parameters,accuracy\nmha,4,nan\n", "line 2: parameters and scores are more than 0"),
         ("variant,parameters,accuracy\nmha,4,80\nmha,4,81\n", "line 3: mha stands there twice"),
