@@ -174,16 +174,18 @@ def test_significance_finds_what_is_worse(load, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_by_another_name_with_more_options(shell, data, tmp_path):
+def test_a_run_by_another_name_with_more_options_and_the_mean_of_epochs(shell, data, tmp_path):
     (tmp_path / "out/text").mkdir(parents=True)
     (tmp_path / "out/bin").symlink_to(data)
     shutil.copy(data.parent / "test.tgt", tmp_path / "out/text/raw.test.de")
-    options = ["--variant", "mhe-mul", "--name", "mine", "--seed", 3, "--epochs", 1, "--out", tmp_path / "out"]
-    printed = shell("translation/train.sh", *options, "--", "--max-update", 2, "--encoder-layers", 1)
+    options = ["--variant", "mhe-mul", "--name", "mine", "--seed", 3, "--epochs", 3, "--out", tmp_path / "out"]
+    more = ["--average", 2, "--", "--encoder-layers", 1]
+    printed = shell("translation/train.sh", *options, *more)
     assert re.fullmatch(r"BLEU [\d.]+ chrF2 [\d.]+", printed.splitlines()[-1])
-    log = (tmp_path / "out/mine-3/summary.log").read_text()
+    run = tmp_path / "out/mine-3"
+    log = (run / "summary.log").read_text()
     assert log.startswith("command: fairseq-train ") and "--seed 3" in log and "attention variant mhe-mul" in log
-    assert "--max-update 2 --encoder-layers 1" in log.splitlines()[0]
+    assert "--encoder-layers 1" in log.splitlines()[0] and "\naveraged: 2\n" in log
     tried = dict(re.findall(r"^lenpen ([\d.]+): validation BLEU = ([\d.]+)$", log, re.MULTILINE))
     chosen = re.search(r"^lenpen: ([\d.]+)$", log, re.MULTILINE)[1]
     assert list(tried) == ["1.0", "1.5", "2.0", "2.5"]
@@ -192,22 +194,18 @@ def test_a_run_by_another_name_with_more_options(shell, data, tmp_path):
     assert len(re.findall(r"valid on '(?:valid|test)' subset", log)) == 2
     assert not list((tmp_path / "out").glob("mhe-mul*"))
 
-
-@pytest.mark.slow
-def test_a_mean_of_epochs(shell, data, tmp_path):
-    (tmp_path / "out/text").mkdir(parents=True)
-    (tmp_path / "out/bin").symlink_to(data)
-    shutil.copy(data.parent / "test.tgt", tmp_path / "out/text/raw.test.de")
-    options = ["--variant", "sha", "--epochs", 3, "--average", 2, "--out", tmp_path / "out"]
-    shell("translation/train.sh", *options, "--", "--encoder-layers", 1)
-    run = tmp_path / "out/sha-1"
     second, third, mean = (
         load_checkpoint(run / f"checkpoints/{name}.pt")["model"] for name in ("checkpoint2", "checkpoint3", "averaged")
     )
-    assert not (run / "checkpoints/checkpoint1.pt").exists() and "\naveraged: 2\n" in (run / "summary.log").read_text()
+    assert not (run / "checkpoints/checkpoint1.pt").exists()
     for name, value in mean.items():
         assert torch.allclose(value, (second[name] + third[name]) / 2, atol=1e-7), name
     assert not torch.equal(second["decoder.embed_tokens.weight"], third["decoder.embed_tokens.weight"])
+
+    again = shell("translation/train.sh", *options, *more)
+    assert "training" not in again and again.splitlines()[-1] == printed.splitlines()[-1]
+    message = shell("translation/train.sh", *options, ok=False)
+    assert f"train.sh: {run} is there, and was made with other options" in message
 
 
 def test_heads_that_start_as_signs(load, tmp_path):
