@@ -199,7 +199,8 @@ def test_a_run_by_another_name_with_more_options_and_the_mean_of_epochs(shell, d
     )
     assert not (run / "checkpoints/checkpoint1.pt").exists()
     for name, value in mean.items():
-        assert torch.allclose(value, (second[name] + third[name]) / 2, atol=1e-7), name
+        if value.is_floating_point():  # the others say which variant it is
+            assert torch.allclose(value, (second[name] + third[name]) / 2, atol=1e-7), name
     assert not torch.equal(second["decoder.embed_tokens.weight"], third["decoder.embed_tokens.weight"])
 
     again = shell("translation/train.sh", *options, *more)
