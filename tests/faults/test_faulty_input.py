@@ -86,6 +86,10 @@ def test_a_file_that_is_no_utf8_is_refused_before_anything_is_read(data, checkpo
     assert list(answers(interactive(data, checkpoint, tmp_path, b"", "--input", str(path))).values()) == good
 
 
+def let_sigint_end():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def waits(process):
     """Whether it has slept for half a second: it reads, and nobody types."""
     states = []
@@ -101,7 +105,9 @@ def test_sigint_in_fairseq_interactive_keeps_all_answers(data, checkpoint, good,
     options = f"--user-dir el_fairseq {EL} --max-len-b 8 --path {checkpoint}".split()
     with open(tmp_path / "out", "w") as out, open(tmp_path / "log", "w") as log:
         command = [BIN / "fairseq-interactive", data, *options]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=log, cwd=ROOT)
+        files = {"stdin": subprocess.PIPE, "stdout": out, "stderr": log}
+        # a shell lets what it starts in the background ignore SIGINT, these tests among it
+        process = subprocess.Popen(command, **files, cwd=ROOT, preexec_fn=let_sigint_end)
         process.stdin.write(b"a b c\nd e\n")
         process.stdin.flush()
         end = time.monotonic() + 60
