@@ -57,7 +57,11 @@ def variants(rows):
     times = ["stock, s", "`auto`, s", "against stock", "against `mha`"]
     yield ["CPU", "shape", "variant", *times, "state: stock with `mha`", "`auto`"]
     for row in sorted(rows, key=lambda row: (CPUS[row["capability"]], row["shape"] != "small")):
-        base = next(each for each in rows if _alike(each, row) and each["variant"] == MHA)
+        base = next((each for each in rows if _alike(each, row) and each["variant"] == MHA), None)
+        if base is None:
+            raise SystemExit(
+                f"{row['shape']}, {row['capability']}: no row of {MHA}, which the others are compared with"
+            )
         took = row["seconds"]
         cells = [f"{statistics.median(took[mode]):.3f}" for mode in ("stock", "auto")]
         cells.append(f"{statistics.median(quotients(took['stock'], took['auto'])):.2f}x")

@@ -20,7 +20,7 @@ from el_fairseq.convert.attention_variant import MHA, VARIANTS
 from . import decode
 from .contest import Contest
 from .memory import MIB
-from .models import Subject
+from .models import Subject, shape_of
 from .rows import append_row, machine, names
 
 MODES = ("stock", "auto")
@@ -31,10 +31,18 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="small", help="small, base, or another one of bench_decode.py's --arch")
     parser.add_argument("--variant", type=names, default=[MHA, *(name for name in VARIANTS if name != MHA)])
-    parser.add_argument("--rounds", type=int, default=15, help="timed rounds; one more warms up")
+    parser.add_argument("--rounds", type=int, default=15, help="timed rounds, at least 2; one more warms up")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--json", type=Path, help="add the rows to this file, one JSON object a line")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.rounds < 2:
+        parser.error(f"--rounds {args.rounds}: at least 2, for the quartiles")
+    try:
+        for variant in args.variant:
+            shape_of(f"{args.shape}/{variant}")
+    except ValueError as error:
+        parser.error(str(error))
+    return args
 
 
 def contests_of(args, device):
@@ -55,7 +63,7 @@ def bench(contests, rounds, device):
     times, outputs, _ = decode.measure(turns, rounds, device)
     missing = [variant for variant, mode in turns if (variant, mode) not in times]
     if missing:
-        raise ValueError(f"--shape: not enough memory for {', '.join(dict.fromkeys(missing))}")
+        raise SystemExit(f"scripts.bench.variants: not enough memory for {', '.join(dict.fromkeys(missing))}")
     rows = {}
     for variant, contest in contests.items():
         stock, ours = (outputs[variant, mode] for mode in MODES)

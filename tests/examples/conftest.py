@@ -46,8 +46,7 @@ def shell(tmp_path):
     """``shell("language_modeling/compare.sh", *arguments)``: run a script; returns what it prints.
 
     It has to fail where ``ok`` is False. It runs in copies of examples/ and scripts/ whose environment.sh installs
-    nothing. fairseq's commands are forks of
-    the process that has imported it.
+    nothing. fairseq's commands are forks of the process that has imported it.
     """
     for folder in ("examples", "scripts"):
         shutil.copytree(ROOT / folder, tmp_path / "copy" / folder)

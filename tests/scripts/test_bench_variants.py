@@ -35,6 +35,15 @@ def test_variants_take_turns_and_are_compared_within_a_round(tmp_path, capsys, m
     assert f"| {against:.2f}x | 16 of 16 identical" in line
 
 
-def test_a_shape_that_is_none_is_named():
-    with pytest.raises(ValueError, match="--arch nothing: no architecture of fairseq"):
-        variants.main(["--shape", "nothing", "--rounds", "1", "--cpu"])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--shape", "nothing"], "--arch nothing: no architecture of fairseq"),
+        (["--variant", "gqa"], "--arch small/gqa: an architecture with an mhe_ twin, and after / one of"),
+        (["--rounds", "1"], "--rounds 1: at least 2"),
+    ],
+)
+def test_bad_options_are_named(options, message, capsys):
+    with pytest.raises(SystemExit):
+        variants.main([*options, "--cpu"])
+    assert message in capsys.readouterr().err
