@@ -99,3 +99,13 @@ def test_what_is_broken_is_found(what, monkeypatch):
         for case in sorted(cases, key=lambda case: case.search.kind != "beam"):  # it goes through most of this
             compare_every_way(case)
     assert ("recorded" in str(found.value)) == ("recorded" in what)
+
+
+def test_where_stock_has_nothing_to_draw_nothing_is_drawn_here(monkeypatch):
+    """A prefix of case 33 of seed 27 forces a token whose probability underflows to 0."""
+    mixed = mixed_case(27, 33)
+    assert +compare_every_way(mixed) == {"stock and this have nothing to draw": 1}
+    monkeypatch.setattr(type(mixed.members[0]), "ours", lambda self, models: [])
+    with pytest.raises(DifferenceError) as found:
+        compare_every_way(mixed)
+    assert "stock has nothing to draw" in str(found.value.__cause__)
