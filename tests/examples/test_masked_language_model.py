@@ -1,11 +1,14 @@
 """The masked language model example: corpora, what is left out of them, both trainings, the table."""
 
 import random
+import re
 import shutil
 import sys
+import textwrap
 import zipfile
 
 import pytest
+from helpers.commands import ROOT
 
 LETTERS = "abcdefghijklmnopqrst"
 
@@ -129,7 +132,7 @@ def test_the_tasks_of_glue(corpora, tmp_path):
 
 
 @pytest.mark.slow
-def test_all_stages(prepare, raw, shell, tmp_path):
+def test_all_stages(prepare, raw, shell, tmp_path, capsys):
     """With prepared text, and all that makes a model small."""
     out = tmp_path / "out"
     prepare(out / "text", "--data-dir", raw[0], "--vocabulary", "60")
@@ -149,6 +152,15 @@ def test_all_stages(prepare, raw, shell, tmp_path):
     assert rows[1][-1] == "100.0 % |" and rows[3][2] == "not pretrained"
     again = shell("masked_language_model/run.sh", *options)
     assert again.count("pretrained already") == 2 and again.count("fine-tuned already") == 3
+
+    readme = (ROOT / "examples/masked_language_model/README.md").read_text()
+    snippet = textwrap.dedent(re.search(r"(?m)^    from el_fairseq(?:.*\n(?=    |\n))*", readme).group())
+    for there, here in (("results/masked-lm-small", str(out)), ("mhe-mul-1/trec-1", "mha-1/mr-1"), ("trec", "mr")):
+        assert there in snippet
+        snippet = snippet.replace(there, here)
+    capsys.readouterr()
+    exec(snippet, {})
+    assert capsys.readouterr().out.strip() in {"negative", "positive"}
 
     run = out / "mha-1/mr-1"
     (run / "summary.log").unlink()
