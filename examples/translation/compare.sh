@@ -9,7 +9,7 @@ usage() {
     cat <<'HELP'
 usage: examples/translation/compare.sh [--out OUT] [--data-dir DIR] [--variants VARIANT,...] [--seeds SEED,...] [--jobs N]
 
-Prepares Multi30k (downloaded, or from DIR), trains, translates and scores a model for each variant and seed (about 22
+Prepares Multi30k (downloaded, or from DIR), trains, translates and scores a model for each variant and seed (about 35
 minutes each, two at once on 2 cores), compares each with mha by paired bootstrap, and prints the tables. Everything is
 written to OUT (default: results/multi30k); a model that is finished is not trained again.
 

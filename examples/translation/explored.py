@@ -40,9 +40,8 @@ def read_run(path):
     if not (command and nll and bleu):
         raise SystemExit(f"{path}: no command, validation nll or BLEU in it; train.sh has not finished this run")
     averaged = re.search(r"^averaged: (\d+)$", text, re.MULTILINE)
-    average = {"--average": averaged[1]} if averaged and averaged[1] != "1" else {}
     return (
-        {**options_of(command[1]), **average},
+        {**options_of(command[1]), "--average": averaged[1] if averaged else "1"},
         float(nll[1]),
         max(bleu, key=lambda each: each[0]),
     )  # of equals the first, as train.sh

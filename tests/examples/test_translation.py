@@ -207,6 +207,28 @@ def test_a_run_by_another_name_with_more_options_and_the_mean_of_epochs(shell, d
     assert "training" not in again and again.splitlines()[-1] == printed.splitlines()[-1]
     message = shell("translation/train.sh", *options, ok=False)
     assert f"train.sh: {run} is there, and was made with other options" in message
+    for option, value, wanted in (("--epochs", "x", "at least 1"), ("--average", 4, "1 to 3")):
+        message = shell("translation/train.sh", *options, option, value, ok=False)
+        assert f"train.sh: {option} {value}: it is a number of epochs, {wanted}" in message
+
+
+def test_the_runs_of_the_table_are_those_of_today(shell, tmp_path):
+    """What is finished is not trained again, unless its options are others; and nothing is trained here."""
+    project = tmp_path / "copy"
+    environment = project / "scripts/environment.sh"
+    environment.write_text(environment.read_text().replace(f'cd "{ROOT}"', f'cd "{project}"'))
+    seeds = {}
+    for log in (ROOT / "docs/results/multi30k").glob("*/summary.log"):
+        variant, seed = log.parent.name.rsplit("-", 1)
+        run = project / "results/multi30k" / log.parent.name
+        run.mkdir(parents=True)
+        shutil.copy(log, run)
+        (run / "scores.json").write_text(re.search(r"^scores: (.*)$", log.read_text(), re.MULTILINE)[1])
+        options = ["--variant", variant, "--seed", seed, "--out", run.parent]
+        assert re.fullmatch(r"lenpen: [\d.]+\nBLEU [\d.]+ chrF2 [\d.]+\n", shell("translation/train.sh", *options))
+        assert "\naveraged: 4\n" in log.read_text()
+        seeds.setdefault(variant, set()).add(seed)
+    assert seeds == {variant: {"1", "2", "3"} for variant in ("mha", "mhe-mul", "mhe-add", "mqa", "sha")}
 
 
 def test_heads_that_start_as_signs(load, tmp_path):
@@ -244,7 +266,7 @@ def test_what_was_tried_in_its_order(load, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "| `--max-tokens` | `--heads` | `--average` | validation nll | BLEU | `--lenpen` |",
         "|---|---|---|---|---|---|",
-        "| 1024 | 2 | default | 3.250 | 29.50 | 2.0 |",
+        "| 1024 | 2 | 1 | 3.250 | 29.50 | 2.0 |",
         "| 4096 | default | 3 | 3.500 | 26.00 | 1.0 |",
     ]
     (tmp_path / "a-1/summary.log").write_text("command: fairseq-train\n")
