@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -172,14 +173,14 @@ def test_can_be_copied_once_it_has_multiplied(again, packed):
 
 
 def test_copies_go_with_the_layer(packed):
-    gc.collect()  # what other tests have left
     linear = layer()
     apply_linear(linear, torch.randn(4, 24))
     joint_linear_fn([linear, layer()])
-    before = len(packed_weights), len(joint_packed_weights)
+    copies = [weakref.ref(of[linear]) for of in (packed_weights, joint_packed_weights)]
+    assert all(copy() is not None for copy in copies)
     del linear
     gc.collect()
-    assert (len(packed_weights), len(joint_packed_weights)) == (before[0] - 1, before[1] - 1)
+    assert [copy() for copy in copies] == [None, None]
 
 
 class Doubled(nn.Linear):
