@@ -7,8 +7,8 @@ The parameters may be those of the attentions or of whole models. For each score
     retention           score / score of mha
     gain per parameter  (score / score of sha - 1) / (parameters / parameters of sha - 1)
 
-The second is the relative gain over a single head by the relative increase in parameters. It has no value for sha, and
-none where the file has no sha.
+The second is the relative gain over a single head by the relative increase in parameters. It has no value for sha, for
+what has no more parameters than sha, and where the file has no sha.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def retention(score: float, base: float) -> float:
 
 def gain_per_parameter(score: float, parameters: float, sha_score: float, sha_parameters: float) -> float | None:
     """The relative gain over a single head by the relative increase in parameters, None where there is no increase."""
-    if parameters == sha_parameters:
+    if parameters <= sha_parameters:
         return None
     return (score / sha_score - 1) / (parameters / sha_parameters - 1)
 
@@ -39,8 +39,9 @@ def read(file: Iterable[str], name: str) -> dict[str, dict[str, float]]:
         ValueError: a column or value is missing, or is no positive number.
     """
     reader = csv.DictReader(file, strict=True)
-    if not {"variant", "parameters"} < set(reader.fieldnames or ()):
-        raise ValueError(f"{name}: the header has to be variant,parameters,SCORE[,SCORE ...]")
+    header = reader.fieldnames or ()
+    if not {"variant", "parameters"} < set(header) or len(set(header)) < len(header):
+        raise ValueError(f"{name}: the header has to be variant,parameters,SCORE[,SCORE ...], each once")
     table: dict[str, dict[str, float]] = {}
     for row in reader:
         variant = row.pop("variant")
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
         if name == "-":
             table = read(sys.stdin, "standard input")
         else:
-            with open(name, newline="", encoding="utf-8") as file:
+            with open(name, newline="", encoding="utf-8-sig") as file:
                 table = read(file, name)
     except (OSError, ValueError, csv.Error) as error:
         parser.error(str(error))

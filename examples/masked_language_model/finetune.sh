@@ -25,6 +25,7 @@ HELP
 CONFIG=small OUT='' VARIANT='' TASK='' SEED=1 FROM_SCRATCH=''
 read_options "config out variant task seed from-scratch:0 --" "$@"
 [[ -n $VARIANT && -n $TASK ]] || fail "--variant and --task are needed (--help lists them)"
+check_names --variant "$VARIANT" "mha mhe-mul mhe-add mqa sha"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
 # shellcheck source=scripts/lib/log.sh
@@ -55,8 +56,8 @@ if is_finished "$RUN" "${WHOLE[@]}"; then
 fi
 if [[ -f $RUN/checkpoint_last.pt ]]; then
     START=() # goes on from there
-elif [[ -z $FROM_SCRATCH && ! -f $BODY ]]; then
-    fail "there is no $BODY: run pretrain.sh --variant $VARIANT first"
+elif [[ -z $FROM_SCRATCH && ! -f $OUT/$VARIANT-1/summary.log ]]; then
+    fail "$OUT/$VARIANT-1 is not pretrained, or not to its end: run pretrain.sh --variant $VARIANT first"
 fi
 
 mkdir -p "$RUN"

@@ -22,6 +22,7 @@ HELP
 CONFIG=small OUT='' VARIANT='' SEED=1
 read_options "config out variant seed --" "$@"
 [[ -n $VARIANT ]] || fail "--variant is needed (--help lists them)"
+check_names --variant "$VARIANT" "mha mhe-mul mhe-add mqa sha"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
 # shellcheck source=scripts/lib/log.sh
@@ -43,7 +44,8 @@ fi
 mkdir -p "$RUN"
 echo "pretraining $RUN (log: $RUN/train.log)"
 python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
-    sed -unE "s/.* valid on 'valid' subset .* ppl ([0-9.e+]+) .* num_updates ([0-9]+).*/$VARIANT, update \2: held-out masked perplexity \1/p"
+    sed -unE "s/.* valid on 'valid' subset .* ppl ([0-9.e+]+) .* num_updates ([0-9]+).*/$VARIANT, update \2: held-out masked perplexity \1/p" ||
+    fail "training failed; the log is $RUN/train.log"
 {
     say_how "${COMMAND[@]}"
     grep -hE "attention variant|num\. shared model params|valid on|measured:" "$RUN/train.log" | sed 's/^[^|]*|[^|]*| //'

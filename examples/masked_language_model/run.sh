@@ -24,6 +24,7 @@ HELP
 CONFIG=small OUT='' DATA_DIR='' VARIANTS=mha,mhe-mul,mhe-add,mqa,sha SEEDS=1,2 JOBS=''
 read_options "config out data-dir variants seeds jobs" "$@"
 JOBS="${JOBS:-$([[ $CONFIG == full ]] && echo 1 || echo 2)}"
+check_names --variants "$VARIANTS" "mha mhe-mul mhe-add mqa sha"
 [[ $JOBS =~ ^[1-9][0-9]*$ ]] || fail "--jobs $JOBS: it is a number of trainings, at least 1"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
@@ -33,17 +34,18 @@ set_options "$CONFIG"
 OUT="${OUT:-results/masked-lm-$CONFIG}"
 [[ ,$VARIANTS, == *,mha,* || -f $OUT/mha-1/summary.log ]] || fail "--variants $VARIANTS: the table compares with mha"
 COMMON=(--config "$CONFIG" --out "$OUT")
+STOPPED="a model was not finished (see above). What is finished is kept: the same command goes on"
 
 "$HERE/prepare.sh" "${COMMON[@]}" ${DATA_DIR:+--data-dir "$DATA_DIR"}
 SHARE=$(($(nproc) / JOBS))
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((SHARE > 1 ? SHARE : 1))}"
-printf -- '--variant %s\n' ${VARIANTS//,/ } | xargs -L 1 -P "$JOBS" "$HERE/pretrain.sh" "${COMMON[@]}"
+printf -- '--variant %s\n' ${VARIANTS//,/ } | xargs -L 1 -P "$JOBS" "$HERE/pretrain.sh" "${COMMON[@]}" || fail "$STOPPED"
 for seed in ${SEEDS//,/ }; do
     for task in $TASKS; do
         printf -- "--task ${task%:*} --seed $seed --variant %s\n" ${VARIANTS//,/ }
         [[ ,$VARIANTS, != *,mha,* ]] || echo "--task ${task%:*} --seed $seed --variant mha --from-scratch"
     done
-done | xargs -L 1 -P "$JOBS" "$HERE/finetune.sh" "${COMMON[@]}"
+done | xargs -L 1 -P "$JOBS" "$HERE/finetune.sh" "${COMMON[@]}" || fail "$STOPPED"
 echo
 python -m examples.masked_language_model.table "$OUT"
 echo

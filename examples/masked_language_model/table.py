@@ -46,6 +46,8 @@ def accuracies(folder):
 def size_and_perplexity(folder):
     """What pretraining says of a model: parameters of its attentions, all parameters, held-out perplexity."""
     path = folder / "summary.log"
+    if not path.is_file():
+        raise SystemExit(f"{path}: there is none; run pretrain.sh to its end first")
     text = path.read_text()
     patterns = (
         r"attention variant .*: ([\d,]+) parameters in",

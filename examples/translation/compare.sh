@@ -20,6 +20,7 @@ HELP
 }
 OUT=results/multi30k DATA_DIR='' VARIANTS=mha,mhe-mul,mhe-add,mqa,sha SEEDS=1,2,3 JOBS=2
 read_options "out data-dir variants seeds jobs" "$@"
+check_names --variants "$VARIANTS" "mha mhe-mul mhe-add mqa sha stock"
 [[ $JOBS =~ ^[1-9][0-9]*$ ]] || fail "--jobs $JOBS: it is a number of trainings, at least 1"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
@@ -31,6 +32,7 @@ SHARE=$(($(nproc) / JOBS))
 for seed in ${SEEDS//,/ }; do
     # shellcheck disable=SC2086 # VARIANTS are several words
     printf -- "--seed $seed --variant %s\n" ${VARIANTS//,/ }
-done | OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((SHARE > 1 ? SHARE : 1))}" xargs -L 1 -P "$JOBS" "$HERE/train.sh" --out "$OUT"
+done | OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((SHARE > 1 ? SHARE : 1))}" xargs -L 1 -P "$JOBS" "$HERE/train.sh" --out "$OUT" ||
+    fail "a model was not finished (see above). What is finished is kept: the same command goes on"
 python -m examples.translation.significance "$OUT"
 python -m examples.translation.table "$OUT"

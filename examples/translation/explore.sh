@@ -69,5 +69,6 @@ for line in "${chosen[@]}"; do
     read -r name epochs average options <<<"$line"
     [[ $name == mha* ]] && variant=mha || variant=mhe-mul
     echo "--variant $variant --name $name --epochs $epochs --average $average --${options:+ $options}" # a blank at its end would join two lines
-done | OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((SHARE > 1 ? SHARE : 1))}" xargs -L 1 -P "$JOBS" "$HERE/train.sh" --out "$OUT"
+done | OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((SHARE > 1 ? SHARE : 1))}" xargs -L 1 -P "$JOBS" "$HERE/train.sh" --out "$OUT" ||
+    fail "a model was not finished (see above). What is finished is kept: the same command goes on"
 python -m examples.translation.explored "$OUT"

@@ -26,9 +26,12 @@ HELP
 OUT=results/multi30k VARIANT='' SEED=1 EPOCHS=16 AVERAGE='' NAME=''
 read_options "out variant seed epochs average name --" "$@"
 [[ -n $VARIANT ]] || fail "--variant is needed (--help lists them)"
+check_names --variant "$VARIANT" "mha mhe-mul mhe-add mqa sha stock"
 [[ $EPOCHS =~ ^[1-9][0-9]*$ ]] || fail "--epochs $EPOCHS: it is a number of epochs, at least 1"
 AVERAGE="${AVERAGE:-$((EPOCHS < 4 ? EPOCHS : 4))}"
 [[ $AVERAGE =~ ^[1-9][0-9]*$ && $AVERAGE -le $EPOCHS ]] || fail "--average $AVERAGE: it is a number of epochs, 1 to $EPOCHS"
+[[ $AVERAGE == 1 || " ${MORE[*]}" != *" --max-"[eu]p* ]] ||
+    fail "--average $AVERAGE counts the epochs of --epochs: --max-epoch and --max-update need --average 1"
 # shellcheck source=scripts/environment.sh
 source "$HERE/../../scripts/environment.sh"
 # shellcheck source=scripts/lib/log.sh
@@ -54,7 +57,8 @@ if ! is_finished "$RUN" "${COMMAND[@]}"; then
     mkdir -p "$RUN"
     echo "training $RUN (log: $RUN/train.log)"
     python scripts/lib/measure.py "${COMMAND[@]}" 2>&1 | tee -a "$RUN/train.log" |
-        sed -unE "s/.*epoch ([0-9]+):.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/${NAME:-$VARIANT}-$SEED: epoch \1 of $EPOCHS, update \3, nll_loss \2/p"
+        sed -unE "s/.*epoch ([0-9]+):.* nll_loss=([0-9.]+),.* num_updates=([0-9]+),.*/${NAME:-$VARIANT}-$SEED: epoch \1 of $EPOCHS, update \3, nll_loss \2/p" ||
+        fail "training failed; the log is $RUN/train.log"
     if [[ $AVERAGE != 1 ]]; then
         CHECKPOINT="$RUN/checkpoints/averaged.pt"
         python scripts/average_checkpoints.py --inputs "$RUN/checkpoints" --num-epoch-checkpoints "$AVERAGE" \

@@ -86,6 +86,8 @@ def by_heads(rows):
 
 def training(rows, path):
     """Time of a training step, and MiB kept for the backward pass, against the heads."""
+    if len({(row["arch"], row["layers"], row["capability"]) for row in rows}) > 1:
+        raise SystemExit("training: the rows are of several models or processors, and one figure shows one")
     figure, axes = _panels(2)
     found = by_heads(rows)
     for axis, (key, unit) in zip(axes, STEP.items()):
@@ -201,7 +203,9 @@ def main(argv=None):
     if (args.rows is None) != (args.kind == "parameters"):
         parser.error(f"{args.kind} reads {'no' if args.rows else 'a file of'} rows")
     rows = (
-        [row for row in read_rows(args.rows) if args.label is None or row["label"] == args.label] if args.rows else []
+        [row for row in read_rows(args.rows) if args.label is None or row.get("label") == args.label]
+        if args.rows
+        else []
     )
     if args.rows and not rows:
         parser.error(f"{args.rows} has no rows" + (f" with the label {args.label}" if args.label else ""))

@@ -87,7 +87,9 @@ def training(rows):
         models.setdefault((CPUS[row["capability"]], name), {})[row["variant"]] = row
     yield ["CPU", "model", *names]
     for (cpu, name), found in sorted(models.items(), key=lambda each: each[0][0]):
-        base = found["mha"]["ms"]
+        if MHA not in found:
+            raise SystemExit(f"{cpu}, {name}: no row of {MHA}, which the others are compared with")
+        base = found[MHA]["ms"]
         times = {v: f"{row['ms']:,.0f} ms" if v == "mha" else f"{base / row['ms']:.2f}x" for v, row in found.items()}
         yield [cpu, name, *(f"{times[v]}, {found[v]['mib']:.0f} MiB" if v in found else "" for v in names)]
 

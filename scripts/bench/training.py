@@ -54,6 +54,12 @@ def parse_args(argv):
     for variant in args.variant:
         if variant not in VARIANTS:
             parser.error(f"--variant {variant}: choose of {', '.join(VARIANTS)}")
+    if args.arch not in ARCH_CONFIG_REGISTRY or not args.arch.startswith("mhe_"):
+        parser.error(f"--arch {args.arch}: choose an architecture with attention variants, such as mhe_transformer")
+    numbers = {name: getattr(args, name) for name in ("layers", "sentences", "length", "vocabulary", "rounds", "width")}
+    for name, value in {**numbers, "head-width": args.head_width, "heads": min(args.heads)}.items():
+        if value is not None and value < 1:
+            parser.error(f"--{name} {value}: it is at least 1")
     for heads in args.heads:
         if args.head_width is None and args.width % heads:
             parser.error(f"--heads {heads} does not divide --width {args.width}")

@@ -53,6 +53,14 @@ read_options() {
     done
 }
 
+# check_names OPTION GIVEN NAMES: that each of GIVEN (separated by commas) is one of NAMES (by spaces).
+check_names() {
+    local name
+    for name in ${2//,/ }; do
+        [[ " $3 " == *" $name "* ]] || fail "$1 $name: there are ${3// /, }"
+    done
+}
+
 # from_project PATH: as the project's folder sees it.
 from_project() {
     realpath -m --relative-base="$PROJECT" "$1"

@@ -173,6 +173,14 @@ def test_all_stages(prepare, raw, shell, tmp_path, capsys):
     message = shell(*one, ok=False)
     assert f"finetune.sh: {run} is there, and was made with other options" in message
 
+    shutil.rmtree(run)
+    (out / "mha-1/summary.log").unlink()  # as if pretraining was interrupted
+    assert f"{out}/mha-1 is not pretrained, or not to its end: run pretrain.sh" in shell(*one, ok=False)
+    for script, option in (("pretrain", "--variant"), ("finetune", "--variant"), ("run", "--variants")):
+        given = ("--out", out, option, "mhe_mul", *(("--task", "mr") if script == "finetune" else ()))
+        message = shell(f"masked_language_model/{script}.sh", *given, ok=False)
+        assert message == f"{script}.sh: {option} mhe_mul: there are mha, mhe-mul, mhe-add, mqa, sha\n"
+
 
 @pytest.mark.slow
 def test_the_full_configuration(prepare, corpora, shell, tmp_path):

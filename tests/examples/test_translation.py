@@ -5,6 +5,7 @@ import json
 import random
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 
@@ -106,7 +107,7 @@ def test_the_table_compares_the_same_seeds(table, tmp_path):
     write_run(tmp_path, "mhe-mul", 1, 19.0, parameters="20,000", chrf=40.0)
     write_run(tmp_path, "mhe-mul", 2, 29.5, parameters="20,000", chrf=48.0)
     write_run(tmp_path, "mhe-mul", 3, 99.0, parameters="20,000", chrf=99.0)  # mha has no third
-    write_run(tmp_path, "sha", 1, 15.0)
+    write_run(tmp_path, "sha", 1, 15.0, parameters="10,000")
     write_run(tmp_path, "mhe-mul-std-1", 1, 10.0, chrf=20.0)
     compared = {"1": {"BLEU": {"p": 0.25}, "chrF": {"p": 0.5}}, "2": {"BLEU": {"p": 0.001}}}
     (tmp_path / "significance.json").write_text(json.dumps({"compared": {"mhe-mul": compared}}))
@@ -115,7 +116,7 @@ def test_the_table_compares_the_same_seeds(table, tmp_path):
     assert rows[1] == ["mha", "60,000 / 200,000", "2", "3.500 ± 0.500", "2.500 ± 0.000", *bleu, "100.0 %", "100.0 %"]
     assert rows[2][2:5] == ["2", "2.000 ± 0.000", "2.500 ± 0.000"]
     assert rows[2][5:] == ["24.2 ± 5.2", "0.90 ± 0.00", "44.0 ± 4.0", "97.0 %", "97.8 %"]
-    assert rows[3] == ["sha", "60,000 / 200,000", "1", "2.000", "2.500", "15.0", "0.90", "35.0", "75.0 %", "87.5 %"]
+    assert rows[3] == ["sha", "10,000 / 200,000", "1", "2.000", "2.500", "15.0", "0.90", "35.0", "75.0 %", "87.5 %"]
     assert rows[4][0] == "mhe-mul-std-1" and rows[4][8:] == ["50.0 %", "50.0 %"]
     assert rows[5:8] == [
         ["variant", "validation nll", "test nll", "BLEU", "chrF", "`--lenpen`"],
@@ -131,8 +132,9 @@ def test_the_table_compares_the_same_seeds(table, tmp_path):
     ]
     assert rows[10][0] == "variant"
     gains = {row[0]: row[1:] for row in rows[11:15]}  # of the first seed alone
-    assert gains["mhe-mul"] == ["20,000", "19.00", "95.0 %", "-0.400", "40.00", "100.0 %", "-0.214"]
-    assert gains["mha"] == ["60,000", "20.00", "100.0 %", "-", "40.00", "100.0 %", "-"]  # as many as sha
+    assert gains["mhe-mul"] == ["20,000", "19.00", "95.0 %", "0.267", "40.00", "100.0 %", "0.143"]
+    assert gains["mha"] == ["60,000", "20.00", "100.0 %", "0.067", "40.00", "100.0 %", "0.029"]
+    assert gains["sha"] == ["10,000", "15.00", "75.0 %", "-", "35.00", "87.5 %", "-"]
     assert "| BLEU | `nrefs:1\\|tok:13a` |" in table(tmp_path)
 
 
@@ -210,6 +212,12 @@ def test_a_run_by_another_name_with_more_options_and_the_mean_of_epochs(shell, d
     for option, value, wanted in (("--epochs", "x", "at least 1"), ("--average", 4, "1 to 3")):
         message = shell("translation/train.sh", *options, option, value, ok=False)
         assert f"train.sh: {option} {value}: it is a number of epochs, {wanted}" in message
+    message = shell("translation/train.sh", *options, "--", "--max-update", 9, ok=False)
+    assert "--average 3 counts the epochs of --epochs: --max-epoch and --max-update need --average 1" in message
+    assert "--variant mhe_mul: there are mha, " in shell("translation/train.sh", "--variant", "mhe_mul", ok=False)
+    broken = ["--variant", "mha", "--epochs", 1, "--out", tmp_path / "out", "--", "--lr", "x"]
+    message = shell("translation/train.sh", *broken, ok=False)
+    assert f"train.sh: training failed; the log is {tmp_path / 'out/mha-1'}/train.log" in message
 
 
 def test_the_runs_of_the_table_are_those_of_today(shell, tmp_path):
@@ -229,6 +237,37 @@ def test_the_runs_of_the_table_are_those_of_today(shell, tmp_path):
         assert "\naveraged: 4\n" in log.read_text()
         seeds.setdefault(variant, set()).add(seed)
     assert seeds == {variant: {"1", "2", "3"} for variant in ("mha", "mhe-mul", "mhe-add", "mqa", "sha")}
+
+
+def test_compare_trains_each_variant_with_each_seed(shell, tmp_path):
+    """Its trainings are noted instead of run; the tables are those of logs that lie there."""
+    folder, out = tmp_path / "copy/examples/translation", tmp_path / "out"
+    (out / "text").mkdir(parents=True)
+    lines = [f"der Hund {i} geht in das Haus\n" for i in range(20)]
+    (out / "text/raw.test.de").write_text("".join(lines))
+    for name, bleu in (("mha", 20.0), ("sha", 15.0)):
+        for seed in (4, 5):
+            write_run(out, name, seed, bleu)
+            (out / f"{name}-{seed}/hypotheses.de").write_text("".join(lines))
+    (folder / "prepare.sh").write_text('#!/usr/bin/env bash\necho "prepare: $*"\n')
+    (folder / "train.sh").write_text('#!/usr/bin/env bash\necho "train: $*"\n')
+    options = ["--out", out, "--variants", "mha,sha", "--seeds", "4,5", "--jobs", 1]
+    printed = shell("translation/compare.sh", *options, "--data-dir", tmp_path)
+    assert f"prepare: --out {out} --data-dir {tmp_path}" in printed
+    runs = [f"train: --out {out} --seed {seed} --variant {variant}" for seed in (4, 5) for variant in ("mha", "sha")]
+    assert [line for line in printed.splitlines() if line.startswith("train: ")] == runs
+    assert "sha, seed 5: BLEU 100.00, p = 1.000" in printed and "| sha | 60,000 / 200,000 | 2 |" in printed
+    for wrong, message in (
+        (["--variants", "mha,mhe_mul"], "--variants mhe_mul: there are mha, mhe-mul, mhe-add, mqa, sha, stock"),
+        (["--out", tmp_path / "other", "--variants", "sha"], "--variants sha: the tables compare with mha"),
+        (["--jobs", "x"], "--jobs x: it is a number of trainings, at least 1"),
+    ):
+        assert shell("translation/compare.sh", *wrong, ok=False) == f"compare.sh: {message}\n"
+    (folder / "train.sh").write_text("#!/usr/bin/env bash\necho broken\nexit 2\n")
+    message = shell("translation/compare.sh", *options, ok=False)
+    assert message.count("broken\n") == 4 and message.splitlines()[-1].startswith(
+        "compare.sh: a model was not finished"
+    )
 
 
 def test_heads_that_start_as_signs(load, tmp_path):
@@ -282,20 +321,20 @@ def test_what_was_tried_is_what_explore_runs(shell, load, tmp_path):
     (folder / "prepare.sh").write_text("#!/usr/bin/env bash\n")
     (folder / "train.sh").write_text('#!/usr/bin/env bash\necho "train: $*"\n')
     printed = shell("translation/explore.sh", "--out", out, "--jobs", 1)
-    given = [re.split(" --(?= |$)", line[7:]) for line in printed.splitlines() if line.startswith("train: ")]
+    trained = [re.split(" --(?= |$)", line[7:]) for line in printed.splitlines() if line.startswith("train: ")]
     options_of = load("translation/explored").options_of
-    defaults = {"--encoder-attention-heads": "2", "--decoder-attention-heads": "2", "--max-tokens": "1024"}
+    print_options = f'source {folder}/options.sh; set_options mha; printf "%q " "${{OPTIONS[@]}}"'
+    common = options_of(subprocess.run(["bash", "-c", print_options], stdout=subprocess.PIPE, text=True).stdout)
     names = set()
-    for ours, fairseqs in given:
+    for ours, fairseqs in trained:
         ours, fairseqs = options_of(ours), options_of(fairseqs)
         names.add(f"{ours['--name']}-1")
         log = (out / f"{ours['--name']}-1/summary.log").read_text()
         logged = options_of(log.splitlines()[0])
-        wanted = {"--lr": "0.004", **defaults, **fairseqs, "--attention-variant": ours["--variant"]}
-        wanted["--max-epoch"] = ours["--epochs"]
-        assert {name: logged[name] for name in wanted} == wanted
-        assert {"--head-embed-std", "--attention-variant-where", "--restore-file"} & logged.keys() <= fairseqs.keys()
-        assert f"averaged: {ours['--average']}" in log or ours["--average"] == "1"
+        given = {"--attention-variant": ours["--variant"], "--max-epoch": ours["--epochs"]}
+        assert logged == {**common, **fairseqs, **given, "--seed": "1", "--log-interval": "100"}
+        averaged = re.search(r"^averaged: (\d+)$", log, re.MULTILINE)
+        assert ours["--average"] == (averaged[1] if averaged else "1")
     assert names == {path.name for path in out.iterdir() if path.is_dir()}
     assert "| mhe-mul | 4 | 4 | 0.004 | 4096 |" in printed
     message = shell("translation/explore.sh", "--out", out, "--runs", "mha-3heads", ok=False)

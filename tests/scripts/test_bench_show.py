@@ -75,6 +75,8 @@ def test_training_has_a_row_a_model(shown):
         ["AVX2", name, *cells],
         ["AVX2", f"{name}, attention dropout 0.1", *cells],
     ]
+    with pytest.raises(SystemExit, match=f"AVX2, {name}, attention dropout 0.1: no row of mha".replace("+", r"\+")):
+        shown("training", rows[3:])
 
 
 def test_products_and_attention(shown):

@@ -78,6 +78,11 @@ def test_an_encoder_alone_is_trained(capsys):
     [
         (["--variant", "gqa"], "--variant gqa: choose of"),
         (["--heads", "3", "--width", "8"], "--heads 3 does not divide --width 8"),
+        (["--arch", "transformer"], "--arch transformer: choose an architecture with attention variants"),
+        (["--arch", "mhe_nothing"], "--arch mhe_nothing: choose an architecture with attention variants"),
+        (["--heads", "4,0"], "--heads 0: it is at least 1"),
+        (["--rounds", "0"], "--rounds 0: it is at least 1"),
+        (["--head-width", "0"], "--head-width 0: it is at least 1"),
     ],
 )
 def test_bad_options_are_named(options, message, capsys):
@@ -102,3 +107,10 @@ def test_figures_name_what_they_do_not_read(tmp_path, capsys):
     with pytest.raises(SystemExit):
         plot.main(["training", str(tmp_path / "a.png")])
     assert "training reads a file of rows" in capsys.readouterr().err
+    rows = [{"arch": "mhe_transformer", "layers": layers, "capability": "AVX2"} for layers in (2, 3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SystemExit, match="the rows are of several models"):
+        plot.main(["training", str(tmp_path / "a.png"), str(tmp_path / "rows.jsonl")])
+    with pytest.raises(SystemExit):
+        plot.main(["training", str(tmp_path / "a.png"), str(tmp_path / "rows.jsonl"), "--label", "other"])
+    assert "has no rows with the label other" in capsys.readouterr().err

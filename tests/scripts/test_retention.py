@@ -24,10 +24,17 @@ def test_without_a_single_head_there_is_no_gain(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[3] == "| mhe-mul | 200 | 78.00 | 97.5 % | - | 24.00 | 75.0 % | - |"
 
 
+def test_what_has_fewer_parameters_than_a_single_head_gains_nothing(tmp_path, capsys):
+    (tmp_path / "table.csv").write_text(TABLE + "small,50,60,10\n", encoding="utf-8-sig")
+    retention.main([str(tmp_path / "table.csv")])
+    assert capsys.readouterr().out.splitlines()[5] == "| small | 50 | 60.00 | 75.0 % | - | 10.00 | 31.2 % | - |"
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
         ("variant,accuracy\nmha,80\n", "the header has to be variant,parameters,SCORE"),
+        ("variant,parameters,bleu,bleu\nmha,400,80,81\n", "each once"),
         ("variant,parameters,accuracy\nsha,400,80\n", "there is no mha"),
         ("variant,parameters,accuracy\nmha,400,high\n", "line 2: a value is missing, one too many, or no number"),
         ("variant,parameters,accuracy\nmha,400\n", "line 2: a value is missing, one too many, or no number"),
