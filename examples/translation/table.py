@@ -18,6 +18,7 @@ from scripts.retention import rows as gains
 
 VARIANTS = ["mha", "mhe-mul", "mhe-add", "mqa", "sha"]
 SIGNIFICANCE = "significance.json"  # of significance.py
+RETAINED = ["BLEU", "chrF", "validation BLEU"]  # of the last the best of all --lenpen
 
 
 def only(pattern, text, where):
@@ -32,6 +33,11 @@ def number(pattern, text, where):
     return float(only(pattern, text, where).replace(",", ""))
 
 
+def largest(pattern, text, where):
+    only(pattern, text, where)
+    return max(map(float, re.findall(pattern, text)))
+
+
 def read_run(path):
     """What one summary.log says."""
     text = path.read_text()
@@ -42,6 +48,7 @@ def read_run(path):
         "all": number(r"num\. shared model params: [\d,]+ \(num\. trained: ([\d,]+)\)", text, path),
         "valid nll": number(r"valid on 'valid' subset \|.* nll_loss ([\d.]+) ", text, path),
         "test nll": number(r"valid on 'test' subset \|.* nll_loss ([\d.]+) ", text, path),
+        "validation BLEU": largest(r"(?m)^lenpen \S+: validation BLEU = ([\d.]+)$", text, path),
         "lenpen": only(r"(?m)^lenpen: (\S+)$", text, path),
         "BLEU": bleu["score"],
         "brevity penalty": number(r"BP = ([\d.]+)", bleu["verbose_score"], path),
@@ -109,7 +116,8 @@ def scores_of(results):
             spread(results.values(name, "BLEU"), 1),
             spread(results.values(name, "brevity penalty"), 2),
             spread(results.values(name, "chrF"), 1),
-            *(percent(results.retention(name, column)) for column in ("BLEU", "chrF")),
+            spread(results.values(name, "validation BLEU"), 1),
+            *(percent(results.retention(name, column)) for column in RETAINED),
         ]
 
 
@@ -145,7 +153,8 @@ def shared_scores(results):
 
 
 def markdown(results):
-    parts = ["validation nll", "test nll", "BLEU", "brevity penalty", "chrF", "retention: BLEU", "retention: chrF"]
+    parts = ["validation nll", "test nll", "BLEU", "brevity penalty", "chrF", "validation BLEU"]
+    parts += [f"retention: {column}" for column in RETAINED]
     print_table(["variant", "parameters: attention / all", "seeds", *parts], scores_of(results))
     print("\nAgainst mha with the same seed: differences (p of the paired bootstrap)\n")
     print_table(["variant", *COMPARED, "`--lenpen`"], differences_of(results))

@@ -83,7 +83,8 @@ def write_run(folder, name, seed, bleu, parameters="60,000", chrf=None, nll=(2.0
         f"models | attention variant {name} (encoder,decoder,cross): {parameters} parameters in 9 attentions\n"
         "train | num. shared model params: 200,000 (num. trained: 200,000)\n"
         "train | epoch 001 | num_updates 145 |\ntrain | epoch 002 | num_updates 290 |\n"
-        f"{parts}lenpen: 1.{seed}\nscores: {json.dumps(scores)}\n"
+        f"{parts}lenpen 1.{seed}: validation BLEU = {bleu + 1}\nlenpen 2.5: validation BLEU = 9.0\n"
+        f"lenpen: 1.{seed}\nscores: {json.dumps(scores)}\n"
     )
 
 
@@ -113,11 +114,13 @@ def test_the_table_compares_the_same_seeds(table, tmp_path):
     (tmp_path / "significance.json").write_text(json.dumps({"compared": {"mhe-mul": compared}}))
     rows = cells(table(tmp_path, "--also", "mhe-mul-std-1"))
     bleu = ["25.0 ± 5.0", "0.90 ± 0.00", "45.0 ± 5.0"]
-    assert rows[1] == ["mha", "60,000 / 200,000", "2", "3.500 ± 0.500", "2.500 ± 0.000", *bleu, "100.0 %", "100.0 %"]
+    assert rows[1][:5] == ["mha", "60,000 / 200,000", "2", "3.500 ± 0.500", "2.500 ± 0.000"]
+    assert rows[1][5:] == [*bleu, "26.0 ± 5.0", "100.0 %", "100.0 %", "100.0 %"]
     assert rows[2][2:5] == ["2", "2.000 ± 0.000", "2.500 ± 0.000"]
-    assert rows[2][5:] == ["24.2 ± 5.2", "0.90 ± 0.00", "44.0 ± 4.0", "97.0 %", "97.8 %"]
-    assert rows[3] == ["sha", "10,000 / 200,000", "1", "2.000", "2.500", "15.0", "0.90", "35.0", "75.0 %", "87.5 %"]
-    assert rows[4][0] == "mhe-mul-std-1" and rows[4][8:] == ["50.0 %", "50.0 %"]
+    assert rows[2][5:] == ["24.2 ± 5.2", "0.90 ± 0.00", "44.0 ± 4.0", "25.2 ± 5.2", "97.0 %", "97.8 %", "97.1 %"]
+    assert rows[3][:5] == ["sha", "10,000 / 200,000", "1", "2.000", "2.500"]
+    assert rows[3][5:] == ["15.0", "0.90", "35.0", "16.0", "75.0 %", "87.5 %", "76.2 %"]
+    assert rows[4][0] == "mhe-mul-std-1" and rows[4][9:] == ["50.0 %", "50.0 %", "52.4 %"]
     assert rows[5:8] == [
         ["variant", "validation nll", "test nll", "BLEU", "chrF", "`--lenpen`"],
         ["mha", "-", "-", "-", "-", "1.1, 1.2"],
